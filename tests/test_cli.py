@@ -1,0 +1,268 @@
+"""The command line: exit codes, what is written and what is not, and what is said about mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, shared_path
+
+from vcjax.cli import main
+from vcjax.io import simulate_screen
+
+
+SIZES = {"perts": 6, "doubles": 1, "genes": 60, "cells_per_pert": 12, "control_cells": 30, "programs": 2}
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_cache(tmp_path, monkeypatch):
+    # The cache of compiled programs is a setting of the process: keep it out of the home folder and of other tests.
+    import jax
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screens")
+    for name, seed in (("real", 1), ("other", 2)):
+        simulate_screen(**SIZES, seed=seed).adata.write_h5ad(folder / f"{name}.h5ad")
+    real = simulate_screen(**SIZES, seed=1).adata
+    real[::-1].copy().write_h5ad(folder / "pred.h5ad")
+    broken = real.copy()
+    broken.X = broken.X.toarray()
+    broken.X[3, 5] = np.nan
+    broken.write_h5ad(folder / "nan.h5ad")
+    return folder
+
+
+def run(folder, out, *flags, pred="pred.h5ad", real="real.h5ad"):
+    return main(["run", "-ap", str(folder / pred), "-ar", str(folder / real), "-o", str(out), *flags])
+
+
+def test_run_writes_the_files_and_prints_a_table(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "pds_cosine" in printed.out
+    assert "run_meta.json" in printed.out
+    assert "\x1b" not in printed.out + printed.err  # no colours and no progress bars off a terminal
+    expected = ["agg_results.csv", "metric_aggregation.csv", "results.csv", "run_meta.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == expected
+
+
+def test_run_takes_both_spellings(folder, tmp_path):
+    long = ["run", "--adata-pred", str(folder / "pred.h5ad"), "--adata-real", str(folder / "real.h5ad")]
+    first = [*long, "--outdir", str(tmp_path / "a"), "--control-pert", "non-targeting", "--profile", "pds", "--quiet"]
+    second = [*long, "-o", str(tmp_path / "b"), "--control", "non-targeting", "--metrics", "pds_l1", "--quiet"]
+    assert main(first) == main(second) == 0
+    assert (tmp_path / "a" / "results.csv").read_text() == (tmp_path / "b" / "results.csv").read_text()
+
+
+def test_the_preset_chooses_the_layout_and_a_flag_overrides_it(folder, tmp_path):
+    assert run(folder, tmp_path / "a", "--preset", "cell_eval", "--quiet") == 0
+    assert (tmp_path / "a" / "results.csv").read_text().startswith("perturbation,pearson_delta,mse,mae")
+    assert run(folder, tmp_path / "b", "--layout", "wide", "--metrics", "pds_l1,expr_mse", "--quiet") == 0
+    assert (tmp_path / "b" / "results.csv").read_text().startswith("perturbation,pds_l1,expr_mse\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "pred", "message"),
+    [
+        ((), "nan.h5ad", "NaN"),
+        ((), "other.h5ad", "lack"),
+        ((), "nothing.h5ad", "nothing.h5ad"),
+        (("--pert-col", "guide"), "pred.h5ad", "guide"),
+        (("--control", "nontargeting"), "pred.h5ad", "nontargeting"),
+        (("--profile", "full"), "pred.h5ad", "de_wilcoxon_overlap"),
+        (("--profile", "anndat"), "pred.h5ad", "'anndata'"),
+        (("--preset", "cell_evil"), "pred.h5ad", "'cell_eval'"),
+        (("--metrics", "pds_l11"), "pred.h5ad", "'pds_l1'"),
+        (("--skip-metrics", "mmse"), "pred.h5ad", "'mse'"),
+        (("--input-type", "lognorm"), "pred.h5ad", "lognorm"),
+        (("--target-map", "absent.csv"), "pred.h5ad", "absent.csv"),
+        (("--device", "abacus"), "pred.h5ad", "abacus"),
+    ],
+)
+def test_refused_input_exits_with_2_and_writes_nothing(folder, tmp_path, capsys, flags, pred, message):
+    before = sorted(os.listdir(folder))
+    assert run(folder, tmp_path / "out", *flags, pred=pred) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert "fix:" in printed.err
+    assert not (tmp_path / "out").exists()
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_another_run_in_the_folder_is_refused_before_anything_is_read(folder, tmp_path, capsys):
+    assert run(folder, tmp_path, "--profile", "pds", "--quiet") == 0
+    assert run(folder, tmp_path, pred="nothing.h5ad") == 2
+    assert "another run" in capsys.readouterr().err
+    assert run(folder, tmp_path, "--profile", "pds", "--quiet", "--force") == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rum"], "did you mean run?"),
+        (["run", "-ap", "a", "-ar", "b", "--profil", "pds"], "did you mean --profile?"),
+        (["run", "-ap", "a", "-ar", "b", "--layout", "lng"], "did you mean long?"),
+        (["run", "-ap", "a"], "-ar/--adata-real"),
+        (["run", "-ap", "a", "-ar", "b", "--ceiling"], "ceilings are not computed yet"),
+        (["run", "-ap", "a", "-ar", "b", "-dp", "de.csv"], "tables are not read yet"),
+        (["run", "-ap", "a", "-ar", "b", "--embed-key", "X_pca"], "embedding"),
+        (["run", "-ap", "a", "-ar", "b", "--max-memory", "lots"], "8GB"),
+        (["explain", "pds_cosin"], "'pds_cosine'"),
+        (["list", "metric"], "did you mean metrics?"),
+        (["validate"], "-ap PRED -ar REAL"),
+    ],
+)
+def test_mistakes_get_a_hint_and_exit_code_2(capsys, argv, message):
+    assert main(argv) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_dry_run_says_what_would_be_computed_and_writes_nothing(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "out", "--dry-run") == 0
+    assert "memory" in capsys.readouterr().out
+    assert run(folder, tmp_path / "out", "--dry-run", "--json", "--profile", "pds") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["metrics"] == ["pds_l1"]
+    assert (plan["perturbations"], plan["genes"], plan["space"]) == (7, 60, "bulk_lognorm")
+    assert plan["memory_bytes"] > 8 * 7 * 60
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_one_document_with_everything(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "out", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["stamp"]["preset"] == "v2"
+    means = {row["metric"]: row["value"] for row in document["aggregates"]}
+    assert means["expr_mse"] == 0
+    assert len([row for row in document["rows"] if row["metric"] == "pds_l1"]) == 7
+
+
+def test_a_metric_that_fails_is_saved_and_exits_with_1(folder, tmp_path, capsys, monkeypatch):
+    from vcjax.evaluate import PRESETS
+
+    def broken(*_, **__):
+        raise RuntimeError("no such luck")
+
+    rows = PRESETS["v2"].metrics
+    metric = rows["expr_mae"]
+    fields = {name: getattr(metric, name) for name in metric.__dataclass_fields__}
+    monkeypatch.setitem(rows, "expr_mae", type(metric)(**{**fields, "function": broken}))  # pyright: ignore
+    assert run(folder, tmp_path / "out", "--metrics", "expr_mae,expr_mse") == 1
+    assert "expr_mae failed: RuntimeError: no such luck" in capsys.readouterr().err
+    table = (tmp_path / "out" / "results.csv").read_text()
+    assert "expr_mae,NaN,error" in table
+    assert "expr_mse,0.0,ok" in table
+
+
+def test_cache_real_serves_the_second_run(folder, tmp_path):
+    cache = tmp_path / "real.npz"
+    assert run(folder, tmp_path / "a", "--cache-real", str(cache), "--quiet") == 0
+    stamp = cache.stat().st_mtime_ns
+    assert run(folder, tmp_path / "b", "--cache-real", str(cache), "--quiet") == 0
+    assert cache.stat().st_mtime_ns == stamp
+    assert (tmp_path / "a" / "results.csv").read_text() == (tmp_path / "b" / "results.csv").read_text()
+    assert run(folder, tmp_path / "c", "--cache-real", str(cache), "--preset", "cell_eval") == 2
+
+
+def test_validate(folder, capsys):
+    assert main(["validate", str(folder / "real.h5ad")]) == 0
+    assert "counts" in capsys.readouterr().out
+    assert main(["validate", "-ap", str(folder / "pred.h5ad"), "-ar", str(folder / "real.h5ad"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["perturbations"] == 7
+    assert main(["validate", str(folder / "nan.h5ad")]) == 2
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_list_and_explain(capsys):
+    assert main(["list"]) == 0
+    assert "pds_l1" in capsys.readouterr().out
+    assert main(["list", "profiles", "--json"]) == 0
+    profiles = {(row["preset"], row["profile"]): row for row in json.loads(capsys.readouterr().out)}
+    assert profiles["v2", "anndata"]["computed here"] == "yes"
+    assert profiles["cell_eval", "full"]["computed here"] == "no"
+    assert main(["list", "presets"]) == 0
+    assert "cell-eval2 0.20.0" in capsys.readouterr().out
+    for name in ("pds_cosine", "discrimination_score_cosine"):
+        assert main(["explain", name]) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("pds_cosine: ")
+        assert "perfect     1" in printed
+
+
+def test_doctor_reports_and_writes_nothing(capsys, tmp_path):
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert "jax" in facts["versions"]
+    assert facts["compilation cache"] == f"{tmp_path / 'xla'} (not made yet)"
+    assert not (tmp_path / "xla").exists()
+    assert main(["doctor"]) == 0
+    assert "devices" in capsys.readouterr().out
+
+
+def test_help_and_version_need_no_command_module(capsys):
+    assert main(["--help"]) == 0
+    assert "explain" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("vcjax")
+    # What the parser itself imports, apart from what `import vcjax` does.
+    code = "import vcjax, sys; before = set(sys.modules); import vcjax.cli; print(*(set(sys.modules) - before))"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name.partition(".")[0] for name in output.split()} & {"jax", "anndata", "pandas", "rich", "scipy", "h5py"} == set()
+
+
+class TestDemo:
+    @pytest.fixture(scope="class")
+    def made(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("demo") / "made"
+        assert main(["demo", "-o", str(folder), "--small", "--quiet"]) == 0
+        return folder
+
+    def test_it_scores_predictors_of_known_order(self, made):
+        scores = json.loads((made / "demo.json").read_text())["scores"]
+        assert list(scores)[:2] == ["perfect", "replicate"]
+        assert scores["perfect"]["expr_mse"] == 0
+        assert scores["perfect"]["pds_l1"] == 1
+        # One metric is not enough: an absurd size passes the ranks, no knowledge at all passes the error.
+        assert scores["inflated"]["pds_cosine"] > 0.9
+        assert scores["inflated"]["expr_mse"] > 10 * scores["replicate"]["expr_mse"]
+        assert scores["inflated"]["amplitude_ratio"] > 2
+        assert abs(scores["mean"]["pds_l1"] - 0.5) < 0.15
+        assert scores["mean"]["expr_mse"] < scores["inflated"]["expr_mse"]
+
+    def test_it_ends_with_a_command_that_works(self, made, capsys, tmp_path):
+        command = json.loads((made / "demo.json").read_text())["next"].split()
+        assert command[:2] == ["vcjax", "run"]
+        assert main([*command[1:], "--metrics", "pds_l1"]) == 0
+
+    def test_it_prints_a_table_and_the_sentences(self, made, capsys):
+        assert main(["demo", "-o", str(made), "--small"]) == 0  # its own folder may be written again
+        printed = capsys.readouterr().out
+        for word in ("half_noise", "amplitude_ratio", "perfect value", "vcjax run"):
+            assert word in printed
+
+    def test_it_refuses_a_folder_of_others(self, tmp_path, capsys):
+        (tmp_path / "notes.txt").write_text("mine")
+        assert main(["demo", "-o", str(tmp_path), "--small"]) == 2
+        assert os.listdir(tmp_path) == ["notes.txt"]
+        assert "--force" in capsys.readouterr().err
+
+
+def test_a_measured_screen_with_contexts(tmp_path):
+    path = shared_path("data/perturbench-devel/devel.h5ad")
+    flags = ("--pert-col", "perturbation", "--control", "control", "--context-col", "cell_type", "--no-target-genes")
+    command = ["run", "-ap", str(path), "-ar", str(path), *flags, "-o", str(tmp_path), "--quiet"]
+    assert main([*command, "--metrics", "expr_mse,pds_l1"]) == 0
+    meta = json.loads((tmp_path / "run_meta.json").read_text())
+    assert set(meta["contexts"]) == {"k562", "T98G", "U87MG", "A172"}

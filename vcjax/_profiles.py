@@ -1,0 +1,69 @@
+"""Summaries of a screen as arrays: one pseudobulk profile a perturbation, with its sampling noise."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, Real
+
+from ._checks import as_float_matrix
+
+
+class Profiles(eqx.Module):
+    r"""The pseudobulk of every perturbation of one side (measured or predicted), as a pytree of arrays.
+
+    **Fields:**
+
+    - `mean`: profile of each perturbation, in `space`.
+    - `control`: profile of the control cells, in the same space.
+    - `cells`: number of cells behind each profile.
+    - `noise`: estimated sampling noise $\mathbb{E}\lVert\bar x_p - \mathbb{E}\bar x_p\rVert^2$ of each profile, either
+        summed over genes or gene by gene.
+    - `control_noise`: the same for the control profile.
+    - `targets`: index of the gene that each perturbation targets; -1 where it targets none of the measured genes.
+    - `target_sum`: the library size that the normalisation scaled to.
+    - `space`: `"lognorm"` (mean of log1p-normalised cells), `"bulk_lognorm"` (log1p of the normalised group sum) or
+        `"delta"` (effects that were given as such).
+
+    Fields that a producer of profiles does not know may be `None`; a metric that needs one says so.
+    """
+
+    mean: Float[Array, "perts genes"]
+    control: Float[Array, " genes"]
+    cells: Float[Array, " perts"] | None = None
+    noise: Float[Array, " perts"] | Float[Array, "perts genes"] | None = None
+    control_noise: Float[Array, ""] | Float[Array, " genes"] | None = None
+    targets: Int[Array, " perts"] | None = None
+    target_sum: Float[Array, ""] | None = None
+    space: str = eqx.field(static=True, default="lognorm")
+
+    def total_noise(self) -> Float[Array, " perts"]:
+        """The sampling noise of each profile, summed over genes."""
+        if self.noise is None:
+            raise ValueError("These profiles carry no sampling noise: summarise the cells with `noise=True`.")
+        return self.noise if self.noise.ndim == 1 else self.noise.sum(axis=1)
+
+    def total_control_noise(self) -> Float[Array, ""]:
+        """The sampling noise of the control profile, summed over genes."""
+        if self.control_noise is None:
+            raise ValueError("These profiles carry no sampling noise of the control: summarise with `noise=True`.")
+        return self.control_noise.sum()
+
+    def with_mean(self, mean: Real[ArrayLike, "perts genes"]) -> "Profiles":
+        """Profiles with this control, these targets and this space, but another mean and no noise.
+
+        What a model that emits pseudobulk uses to stand beside the measured side: `real.with_mean(model(...))`.
+        """
+        mean = as_float_matrix(mean, "mean")
+        if mean.shape != self.mean.shape:
+            raise ValueError(f"A mean of shape {self.mean.shape} is expected, got {mean.shape}.")
+        return Profiles(
+            mean, self.control.astype(mean.dtype), targets=self.targets, target_sum=self.target_sum, space=self.space
+        )
+
+
+def effects_as_profiles(
+    effects: Real[ArrayLike, "perts genes"], *, targets: Int[ArrayLike, " perts"] | None = None
+) -> Profiles:
+    """Effects that were given as such, as profiles over a control of zero."""
+    mean = as_float_matrix(effects, "effects")
+    targets = jnp.full(mean.shape[0], -1) if targets is None else jnp.asarray(targets)
+    return Profiles(mean, jnp.zeros_like(mean[0]), targets=targets, space="delta")

@@ -1,0 +1,52 @@
+"""`vcjax validate`: would these files be scored?"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def validate_command(args: argparse.Namespace) -> int:
+    """Checks one screen, or a pair as `run` would; prints what it found and writes nothing."""
+    pred, real = args.adata_pred or (args.path if args.adata_real else None), args.adata_real
+    if (pred is None) != (real is None) or (pred is None and args.path is None):
+        print("vcjax validate: name one screen, or a pair: -ap PRED -ar REAL", file=sys.stderr)
+        return 2
+    found = _pair(args, pred, real) if real else _screen(args)
+    if args.json:
+        print(json.dumps(found))
+    elif not args.quiet:
+        for name, value in found.items():
+            if name != "notes":
+                text = ", ".join(str(item) for item in value) if isinstance(value, list) else value
+                print(f"  {name.replace('_', ' '):<17} {text}")
+        for note in found["notes"]:
+            print(f"note: {note}")
+        print("No fault was found.")
+    return 0
+
+
+def _pair(args: argparse.Namespace, pred: str, real: str) -> dict[str, Any]:
+    from ..evaluate import prepare
+    from ._run import reading
+
+    description = prepare(pred, real, reading(args), preset=args.preset, profile=args.profile).describe()
+    return {**description, "inputs": [f"{side} {path}" for side, path in description["inputs"].items()]}
+
+
+def _screen(args: argparse.Namespace) -> dict[str, Any]:
+    from ..evaluate import read_side
+    from ._run import reading
+
+    kind = args.input_type or args.input_type_real or args.input_type_pred or "auto"
+    screen = read_side(args.path, reading(args), kind, require_control=False)
+    return {
+        "screen": screen.name,
+        "cells": int(screen.matrix.shape[0]),
+        "genes": len(screen.genes),
+        "perturbations": len(screen.perts),
+        "control_cells": int((screen.codes == -1).sum()),
+        "contexts": list(screen.contexts),
+        "scale": screen.scale,
+        "notes": [note for note in (screen.scale_verdict, *screen.notes) if note],
+    }

@@ -1,0 +1,68 @@
+"""Running catalogue rows on two sets of profiles: one compiled program for a group of metrics."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._profiles import Profiles
+from ..metrics import Metric, Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one metric gave: host values (one a perturbation, or one number), a word of status for each, or an error."""
+
+    values: np.ndarray
+    status: np.ndarray
+    error: str = ""
+
+
+@eqx.filter_jit
+def _group(metrics: dict[str, Metric], pred: Profiles, real: Profiles) -> dict[str, tuple[jax.Array, jax.Array]]:
+    results = {}
+    for name, metric in metrics.items():
+        values = metric(pred, real)
+        status = jnp.zeros(values.shape, jnp.int32) if metric.status is None else metric.status(pred, real)
+        if metric.level == "panel":
+            status = jnp.max(status)
+        results[name] = (values, jnp.broadcast_to(status, values.shape))
+    return results
+
+
+def compute(metrics: Mapping[str, Metric], pred: Profiles, real: Profiles) -> dict[str, Outcome]:
+    """The values of every metric; one that fails gives an error in its place and leaves the others alone.
+
+    All metrics share one program, which is compiled once per set of metrics and shapes. Only if that fails is each
+    metric run by itself, to find which.
+    """
+    try:
+        return _fetch(_group(dict(metrics), pred, real))
+    except Exception as failure:
+        if len(metrics) == 1:
+            return {name: _failed(metric, len(real.mean), failure) for name, metric in metrics.items()}
+    outcomes = {}
+    for name, metric in metrics.items():
+        outcomes.update(compute({name: metric}, pred, real))
+    return outcomes
+
+
+def _fetch(results: dict[str, tuple[jax.Array, jax.Array]]) -> dict[str, Outcome]:
+    outcomes = {}
+    for name, (values, codes) in jax.device_get(results).items():
+        words = np.array([Status(int(code)).label for code in np.atleast_1d(codes)], object)
+        values = np.atleast_1d(np.asarray(values, np.float64))
+        # A NaN that a metric's status does not foresee must not pass as fine.
+        words[np.isnan(values) & (words == Status.OK.label)] = Status.NOT_FINITE.label
+        outcomes[name] = Outcome(values, words)
+    return outcomes
+
+
+def _failed(metric: Metric, perts: int, failure: Exception) -> Outcome:
+    size = 1 if metric.level == "panel" else perts
+    lines = str(failure).strip().splitlines()
+    reason = f"{type(failure).__name__}: {lines[0] if lines else 'no message'}"
+    return Outcome(np.full(size, np.nan), np.full(size, Status.ERROR.label, object), reason)

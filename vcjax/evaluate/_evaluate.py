@@ -1,0 +1,146 @@
+"""The front door: two sources in, one report out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from ._cache import check_cache
+from ._pair import Extra, Missing
+from ._plan import DTypeName, make_plan, Plan
+from ._presets import Preset
+from ._report import Report
+from ._run import Progress, run_plan
+from ._select import Exclude, select
+from ._sides import InputType, read_sides, Reading, Source
+
+
+def evaluate(
+    pred: Source,
+    real: Source,
+    *,
+    preset: str | Preset = "v2",
+    profile: str = "anndata",
+    metrics: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    pert_col: str | None = None,
+    control: str = "non-targeting",
+    context_col: str | None = None,
+    input_type_pred: InputType = "auto",
+    input_type_real: InputType = "auto",
+    target_map: str | os.PathLike | Mapping[str, str | None] | None = None,
+    exclude_targets: Exclude | None = None,
+    genes: Literal["match", "intersect", "strict"] = "match",
+    dedup: Literal["refuse", "sum", "first"] = "refuse",
+    drop_unlabelled: bool = False,
+    nan: Literal["refuse", "zero"] = "refuse",
+    layer: str | None = None,
+    gene_col: str | None = None,
+    missing: Missing = "refuse",
+    extra: Extra = "refuse",
+    min_cells: int = 1,
+    match_cells: bool = False,
+    seed: int = 0,
+    cache_real: str | os.PathLike | None = None,
+    max_memory: int | None = None,
+    device: str | None = None,
+    dtype: DTypeName = "float64",
+    progress: Progress | None = None,
+) -> Report:
+    """Scores a predicted screen against the measured one.
+
+    ```python
+    report = vcjax.evaluate("pred.h5ad", "real.h5ad", pert_col="target_gene")
+    print(report.summary())
+    ```
+
+    **Arguments:**
+
+    - `pred`, `real`: paths of h5ad or zarr files, AnnData, or what `vcjax.io.read_screen` and `summarise` return.
+    - `preset`: whose conventions: `"v2"` (cell-eval2 0.20.0) or `"cell_eval"` (cell-eval 0.8.2).
+    - `profile`: a named set of the preset's metrics; `metrics` names them one by one instead, of the preset or of the
+        catalogue; `skip` leaves some out.
+    - `pert_col`, `control`, `context_col`: the columns of `obs` and the control label. With contexts every context is
+        evaluated by itself, into one report.
+    - `input_type_pred`, `input_type_real`: `counts` or `lognorm`; `auto` finds out and says so in the notes.
+    - `target_map`: the gene that each label targets (a mapping, or a CSV of `label,gene`); `{"*": None}` for none.
+    - `exclude_targets`: which target genes discrimination scores leave out: a prediction's `own`, those of the whole
+        `panel`, or `none`; by default what the preset says.
+    - `layer`, `gene_col`: values other than `X`, gene names other than the index of `var`.
+    - `genes`, `dedup`, `drop_unlabelled`, `nan`: what to do about genes in another order or missing, repeated gene
+        names, cells without a label, NaN values. Each default refuses, except that genes are put in order by name.
+    - `missing`: perturbations that the prediction lacks: refused, or `nan`, `worst` (the metric's worst value; what the
+        unperturbed control scores, where a metric has no worst value), `skip` (left out on both sides).
+    - `extra`: perturbations that were not measured. `min_cells` leaves out those with fewer measured cells;
+        `match_cells` draws, with `seed`, equally many cells on both sides.
+    - `cache_real`: a file that keeps the summary of the measured side for the next prediction.
+    - `max_memory`: bytes; smaller blocks are read to stay below.
+    - `device`: `"cpu"`, `"gpu"`, …; JAX's default otherwise. `dtype`: the precision of the metrics; exact ranks need
+        `"float64"`. JAX's own settings are left as they are.
+    - `progress`: called as `progress(stage, done, total)`.
+
+    **Raises:** `vcjax.io.Refusal` before anything is computed, for input that cannot be scored honestly. A metric that
+    fails later is a row with status `error`, see `Report.failed`.
+    """
+    reading = Reading(
+        pert_col=pert_col,
+        control=control,
+        context_col=context_col,
+        input_type_pred=input_type_pred,
+        input_type_real=input_type_real,
+        target_map=target_map,
+        genes=genes,
+        dedup=dedup,
+        drop_unlabelled=drop_unlabelled,
+        nan=nan,
+        layer=layer,
+        gene_col=gene_col,
+        missing=missing,
+        extra=extra,
+        min_cells=min_cells,
+        match_cells=match_cells,
+        seed=seed,
+    )
+    selected = prepare(
+        *(pred, real, reading),
+        preset=preset,
+        profile=profile,
+        metrics=metrics,
+        skip=skip,
+        exclude_targets=exclude_targets,
+        cache_real=cache_real,
+        max_memory=max_memory,
+        device=device,
+        dtype=dtype,
+    )
+    return run_plan(selected, progress)
+
+
+def prepare(
+    pred: Source,
+    real: Source,
+    reading: Reading,
+    *,
+    preset: str | Preset = "v2",
+    profile: str | None = "anndata",
+    metrics: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    exclude_targets: Exclude | None = None,
+    cache_real: str | os.PathLike | None = None,
+    max_memory: int | None = None,
+    device: str | None = None,
+    dtype: DTypeName = "float64",
+) -> Plan:
+    """Reads and validates everything and computes nothing: `evaluate` without its second half.
+
+    **Raises:** `vcjax.io.Refusal`, as `evaluate`.
+    """
+    selection = select(preset, profile, metrics, skip, exclude_targets)
+    plan = make_plan(
+        *(selection, read_sides(pred, real, reading, max_memory=max_memory), reading),
+        device=device,
+        dtype=dtype,
+        cache_real=None if cache_real is None else os.fspath(cache_real),
+        max_memory=max_memory,
+    )
+    check_cache(plan)
+    return plan

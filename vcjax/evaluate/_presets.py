@@ -1,0 +1,151 @@
+"""Presets: whose conventions an evaluation follows, and the sets of metrics those tools call profiles."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from ..metrics import CELL_EVAL, Metric, V2
+
+
+Layout = Literal["wide", "long"]
+Statistics = Literal["describe", "finite"]
+
+_DE_K = ("", "_top50", "_top100", "_top200", "_top500")
+_V2_DE = tuple(
+    f"de_wilcoxon_{name}"
+    for name in (
+        *(f"overlap{k}" for k in _DE_K),
+        *(f"precision{k}" for k in _DE_K),
+        *("nsig_counts_real", "nsig_counts_pred", "nsig_spearman", "sig_recall"),
+        *("direction_match", "model_direction_match", "lfc_spearman", "lfc_spearman_pos", "lfc_spearman_neg"),
+        *("lfc_nmae", "pr_auc", "roc_auc", "overlap_adjusted", "precision_adjusted", "sig_recall_adjusted", "sig_mcc"),
+        *("direction_precision", "direction_sensitivity", "direction_sensitivity_universe", "direction_fidelity"),
+        *("direction_fidelity_raw", "direction_coverage", "direction_yield", "direction_yield_raw"),
+        *("direction_fidelity_yield", "direction_fidelity_yield_raw", "direction_reach", "direction_reach_raw"),
+        *("direction_reach_unbounded", "direction_reach_unbounded_raw", "sig_jaccard"),
+    )
+)
+_V2_PROFILES = (
+    *("expr_mae", "pds_l1", "pds_l2", "pds_cosine", "delta_pearson", "expr_mse", "expr_mse_unbiased"),
+    *("expr_mse_unbiased_capped", "expr_distance_unbiased", "expr_real_mass_ratio"),
+    *("expr_mse_unbiased_capped_norm", "delta_mse", "delta_mae"),
+)
+_V2_COUNTS = ("de_wilcoxon_nsig_counts_real", "de_wilcoxon_nsig_counts_pred")
+_V2_2026 = (
+    *("pds_cosine", "expr_mse_unbiased", "expr_mse_unbiased_capped", "expr_distance_unbiased"),
+    *("expr_real_mass_ratio", "expr_mse_unbiased_capped_norm", "de_wilcoxon_lfc_nmae"),
+    *("de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw", "de_wilcoxon_sig_jaccard"),
+)
+
+_V1_K = ("N", "50", "100", "200", "500")
+_V1_DE = (
+    *(f"overlap_at_{k}" for k in _V1_K),
+    *(f"precision_at_{k}" for k in _V1_K),
+    *("de_spearman_sig", "de_direction_match", "de_spearman_lfc_sig", "de_sig_genes_recall"),
+    *("de_nsig_counts_real", "de_nsig_counts_pred", "pr_auc", "roc_auc"),
+)
+_V1_PROFILES = (
+    *("pearson_delta", "mse", "mae", "mse_delta", "mae_delta"),
+    *("discrimination_score_l1", "discrimination_score_l2", "discrimination_score_cosine"),
+)
+_V1_CELLS = ("pearson_edistance", "clustering_agreement")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """The conventions of one evaluation tool: they change the numbers, not only the names.
+
+    **Fields:**
+
+    - `source`: the package and version whose numbers are reproduced.
+    - `space`: `auto` compares pseudobulks of counts where both sides are counts and means of log-normalised cells
+        otherwise; `lognorm` always compares the latter.
+    - `bulk_target_sum`: the library size that a pseudobulk of counts is scaled to.
+    - `target_sum`: the library size that cells given as counts are scaled to before `log1p`; `None` for the median
+        total of that side's cells.
+    - `control_source`: whether effects of the prediction are measured from the real or from its own control.
+    - `metrics`: the rows this release computes; `profiles`: the members of every named set, computed here or not.
+    - `left_out`: members that this release omits with a note instead of refusing the profile.
+    - `layout`: the default shape of the files; `statistics`: how aggregates treat undefined values, see `Aggregate`.
+    - `ratios`: panel metrics that are a ratio of sums over perturbations.
+    - `float32_profiles`: profiles are rounded to float32, as a tool keeps them whose cells are float32.
+    - `rank_options`: how discrimination scores are built, for a caller who excludes other targets than the preset does.
+    """
+
+    name: str
+    source: str
+    summary: str
+    space: Literal["auto", "lognorm"]
+    bulk_target_sum: float
+    target_sum: float | None
+    control_source: Literal["real", "pred"]
+    metrics: Mapping[str, Metric]
+    profiles: Mapping[str, tuple[str, ...]]
+    layout: Layout
+    statistics: Statistics
+    left_out: tuple[str, ...] = ()
+    ratios: tuple[str, ...] = ()
+    float32_profiles: bool = False
+    rank_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def provided(self, profile: str) -> bool:
+        """Whether every member of a profile is computed by this release, or left out by declaration."""
+        return all(name in self.metrics or name in self.left_out for name in self.profiles[profile])
+
+
+_V2 = Preset(
+    name="v2",
+    source="cell-eval2 0.20.0",
+    summary="Control of the measured side for both, whole-panel target exclusion, mid-ranks, counts as pseudobulks.",
+    space="auto",
+    bulk_target_sum=5e4,
+    target_sum=None,
+    control_source="real",
+    metrics=V2,
+    profiles={
+        "anndata": _V2_PROFILES,
+        "pds": ("pds_l1",),
+        "full": (*_V2_DE, *_V2_PROFILES),
+        "de": _V2_DE,
+        "minimal": (
+            *("expr_mae", "pds_l1", "delta_pearson", "expr_mse"),
+            *("de_wilcoxon_overlap", "de_wilcoxon_precision", *_V2_COUNTS),
+        ),
+        "vcc": ("expr_mae", "pds_l1", "de_wilcoxon_overlap"),
+        "vcc2026": _V2_2026,
+    },
+    layout="long",
+    statistics="finite",
+    ratios=("expr_mse_unbiased_capped_norm",),
+    rank_options={"control": "real"},
+)
+
+_CELL_EVAL = Preset(
+    name="cell_eval",
+    source="cell-eval 0.8.2",
+    summary="Each side's own control, own-gene exclusion by label, ranks by position, means of log-normalised cells.",
+    space="lognorm",
+    bulk_target_sum=5e4,
+    target_sum=None,
+    control_source="pred",
+    metrics=CELL_EVAL,
+    profiles={
+        "anndata": (*_V1_PROFILES, *_V1_CELLS),
+        "pds": ("discrimination_score_l1",),
+        "full": (*_V1_DE, *_V1_PROFILES, *_V1_CELLS),
+        "de": _V1_DE,
+        "minimal": (
+            *("pearson_delta", "mse", "mae", "discrimination_score_l1"),
+            *("overlap_at_N", "precision_at_N", "de_nsig_counts_real", "de_nsig_counts_pred"),
+        ),
+        "vcc": ("mae", "discrimination_score_l1", "overlap_at_N"),
+    },
+    layout="wide",
+    statistics="describe",
+    left_out=_V1_CELLS,
+    float32_profiles=True,
+    rank_options={"control": "pred", "ties": "position", "denominator": "n"},
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_V2, _CELL_EVAL)}
+ALIASES = {"v1": "cell_eval", "cell-eval": "cell_eval", "cell-eval2": "v2", "cell_eval2": "v2"}

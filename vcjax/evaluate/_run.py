@@ -1,0 +1,161 @@
+"""Running a plan: summarise, pair, compute, and collect the rows."""
+
+import dataclasses
+import datetime
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..io import Screen, summarise, Summary
+from ..metrics import Metric
+from ._cache import cached_summary
+from ._compute import compute, Outcome
+from ._pair import align_summaries, measured_pair, Pair, with_control_in_gaps, without_gaps
+from ._plan import Plan
+from ._report import PANEL, Report
+from ._stamp import device_name, digest, versions
+
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+def run_plan(plan: Plan, progress: Progress | None = None) -> Report:
+    """Computes a plan. A metric that fails ends as rows with status `error`; see `Report.failed`."""
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    errors, fingerprints = {}, {}
+    for context in plan.contexts:
+        pair = _pair(plan, context, progress)
+        fingerprints[context or "all"] = {"pred": pair.pred.fingerprint, "real": pair.real.fingerprint}
+        for name, outcome in _outcomes(plan, pair).items():
+            _add_rows(columns, plan, pair, name, outcome)
+            if outcome.error:
+                errors[name] = outcome.error
+    arrays = {name: np.array(values, _COLUMNS[name]) for name, values in columns.items()}
+    return Report(
+        **arrays,
+        metrics=dict(plan.selection.metrics),
+        preset=plan.selection.preset,
+        stamp=_stamp(plan, errors, fingerprints),
+    )
+
+
+_COLUMNS = {
+    **dict.fromkeys(("perturbation", "context", "metric", "status", "version"), object),
+    "value": np.float64,
+    "n_pred": np.int64,
+    "n_real": np.int64,
+}
+
+
+def _pair(plan: Plan, context: str, progress: Progress | None) -> Pair:
+    pred, real = plan.sides.pred, plan.sides.real
+    label = f" {context}" if context else ""
+    make_real = functools.partial(_summary, plan, real, context, progress, f"measured{label}")
+    real_summary = make_real() if plan.cache_real is None else cached_summary(plan, context, make_real)
+    pred_summary = _summary(plan, pred, context, progress, f"predicted{label}")
+    if isinstance(pred, Screen) and isinstance(real, Screen):
+        return measured_pair(pred_summary, real_summary, context)
+    return align_summaries(
+        pred_summary, real_summary, missing=plan.reading.missing, extra=plan.reading.extra, context=context
+    )
+
+
+def _summary(plan: Plan, side: Screen | Summary, context: str, progress: Progress | None, stage: str) -> Summary:
+    if isinstance(side, Summary):
+        return side
+    return summarise(
+        side,
+        space=plan.space,
+        target_sum=plan.target_sum,
+        noise=plan.noise,
+        context=context or None,
+        targets=plan.targets if side.perts == plan.sides.real.perts else None,
+        max_entries=plan.max_entries,
+        progress=None if progress is None else functools.partial(progress, stage),
+    )
+
+
+def _outcomes(plan: Plan, pair: Pair) -> dict[str, Outcome]:
+    metrics = dict(plan.selection.metrics)
+    with jax.enable_x64(plan.dtype == "float64"), jax.default_device(plan.device):
+        if not pair.missing.any():
+            return _compute(plan, metrics, pair)
+        # What stands in for a missing row must not reach the others. Ranks are safe, since each row is ranked among
+        # measured profiles only; other metrics may couple predicted rows and are computed without the missing ones.
+        whole = _compute(plan, metrics, with_control_in_gaps(pair))
+        alone = {name: metric for name, metric in metrics.items() if not _ranks_measured(name)}
+        part = _compute(plan, alone, without_gaps(pair))
+    return {name: _merged(plan, metrics[name], pair, whole[name], part.get(name)) for name in metrics}
+
+
+def _compute(plan: Plan, metrics: dict[str, Metric], pair: Pair) -> dict[str, Outcome]:
+    preset = plan.selection.preset
+    pred, real = dataclasses.replace(pair.pred, targets=pair.real.targets), pair.real
+    if preset.control_source == "real":
+        pred = pred.with_control_of(real)
+    if preset.float32_profiles:
+        pred, real = _in_float32(pred), _in_float32(real)
+    return compute(metrics, pred.to_profiles(), real.to_profiles()) if metrics else {}
+
+
+def _in_float32(summary: Summary) -> Summary:
+    control = None if summary.control is None else summary.control.astype(np.float32)
+    return dataclasses.replace(summary, mean=summary.mean.astype(np.float32), control=control)
+
+
+def _ranks_measured(name: str) -> bool:
+    return name.startswith(("pds", "discrimination_score"))
+
+
+def _merged(plan: Plan, metric: Metric, pair: Pair, whole: Outcome, part: Outcome | None) -> Outcome:
+    """Rows that were predicted from `part` (or `whole`), and what the policy says for the missing ones."""
+    if metric.level == "panel" or whole.error:
+        return whole if part is None else part
+    values, status = whole.values.copy(), whole.status.copy()
+    if part is not None:
+        values[~pair.missing], status[~pair.missing] = part.values, part.status
+    status[pair.missing] = "missing"
+    if plan.reading.missing != "worst":
+        values[pair.missing] = np.nan
+    elif metric.worst is not None:
+        values[pair.missing] = metric.worst
+    # An error without an upper bound keeps what the unperturbed control scores in place of the missing row.
+    return Outcome(values, status, "" if part is None else part.error)
+
+
+def _add_rows(columns: dict[str, list[Any]], plan: Plan, pair: Pair, name: str, outcome: Outcome) -> None:
+    panel = plan.selection.metrics[name].level == "panel"
+    perts = [PANEL] if panel else pair.real.perts
+    preset = plan.selection.preset
+    columns["perturbation"] += perts
+    columns["context"] += [pair.context] * len(perts)
+    columns["metric"] += [name] * len(perts)
+    columns["value"] += outcome.values.tolist()
+    columns["status"] += outcome.status.tolist()
+    columns["n_pred"] += [pair.pred.cells.sum()] if panel else pair.pred.cells.tolist()
+    columns["n_real"] += [pair.real.cells.sum()] if panel else pair.real.cells.tolist()
+    source = preset.source if name in preset.metrics else f"vcjax {versions()['vcjax']}"
+    columns["version"] += [source] * len(perts)
+
+
+def _stamp(plan: Plan, errors: dict[str, str], fingerprints: dict[str, Any]) -> dict[str, Any]:
+    settings = plan.settings()
+    return {
+        "versions": versions(),
+        "device": device_name(plan.device),
+        "dtype": plan.dtype,
+        "preset": plan.selection.preset.name,
+        "source": plan.selection.preset.source,
+        "settings": settings,
+        "digest": digest(settings),
+        "inputs": dict(plan.sides.inputs),
+        "fingerprints": {"screens": dict(plan.sides.fingerprints), "profiles": fingerprints},
+        "seeds": {"match_cells": plan.reading.seed} if plan.reading.match_cells else {},
+        "not_provided": list(plan.selection.not_provided),
+        "errors": errors,
+        "notes": list(plan.notes),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

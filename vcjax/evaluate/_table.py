@@ -1,0 +1,39 @@
+"""The statistics of a report as a table for the terminal."""
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+
+if TYPE_CHECKING:
+    from ._report import Report
+
+_ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def number(x: float) -> str:
+    """Four significant digits; `–` for what is undefined."""
+    if math.isnan(x):
+        return "–"
+    return f"{x:.4f}" if 1e-3 <= abs(x) < 1e4 or x == 0 else f"{x:.3e}"
+
+
+def summary_table(report: "Report") -> Table:
+    """One row a metric (and context): the value to quote, spread, range, what perfect and no skill are."""
+    contexts = report.contexts != ("",)
+    table = Table(title=f"preset {report.preset.name} ({report.preset.source})", title_justify="left")
+    for name in (*(["context"] if contexts else []), "metric", ""):
+        table.add_column(name)
+    for name in ("value", "std", "min", "median", "max", "used", "perfect", "no skill"):
+        table.add_column(name, justify="right")
+    for row in report.aggregates:
+        metric = report.metrics[row.metric]
+        anchors = [number(math.nan if x is None else x) for x in (metric.perfect, metric.no_skill)]
+        table.add_row(
+            *([row.context] if contexts else []),
+            *(row.metric, _ARROWS[metric.higher_is_better]),
+            *(number(x) for x in (row.value, row.std, row.min, row.median, row.max)),
+            *(f"{row.n_used}/{row.n_total}", *anchors),
+        )
+    return table

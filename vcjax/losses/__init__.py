@@ -1,0 +1,4 @@
+"""Training losses made of metrics."""
+
+from ._loss import as_loss as as_loss
+from ._straight_through import straight_through as straight_through
