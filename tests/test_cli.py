@@ -4,16 +4,28 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 from helpers import ROOT, shared_path
 
 from vcjax.cli import main
+from vcjax.cli._values import byte_count
 from vcjax.io import simulate_screen
 
 
-SIZES = {"perts": 6, "doubles": 1, "genes": 60, "cells_per_pert": 12, "control_cells": 30, "programs": 2}
+SIZES: dict[str, Any] = {
+    "perts": 6,
+    "doubles": 1,
+    "genes": 60,
+    "cells_per_pert": 12,
+    "control_cells": 30,
+    "programs": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +45,10 @@ def folder(tmp_path_factory):
     for name, seed in (("real", 1), ("other", 2)):
         simulate_screen(**SIZES, seed=seed).adata.write_h5ad(folder / f"{name}.h5ad")
     real = simulate_screen(**SIZES, seed=1).adata
-    real[::-1].copy().write_h5ad(folder / "pred.h5ad")
-    broken = real.copy()
-    broken.X = broken.X.toarray()
-    broken.X[3, 5] = np.nan
-    broken.write_h5ad(folder / "nan.h5ad")
+    dense, obs, var = sp.csr_matrix(real.X).toarray(), pd.DataFrame(real.obs), pd.DataFrame(real.var)
+    ad.AnnData(dense[::-1], obs=obs.iloc[::-1], var=var).write_h5ad(folder / "pred.h5ad")
+    dense[3, 5] = np.nan
+    ad.AnnData(dense, obs=obs, var=var).write_h5ad(folder / "nan.h5ad")
     return folder
 
 
@@ -68,6 +79,9 @@ def test_the_preset_chooses_the_layout_and_a_flag_overrides_it(folder, tmp_path)
     assert (tmp_path / "a" / "results.csv").read_text().startswith("perturbation,pearson_delta,mse,mae")
     assert run(folder, tmp_path / "b", "--layout", "wide", "--metrics", "pds_l1,expr_mse", "--quiet") == 0
     assert (tmp_path / "b" / "results.csv").read_text().startswith("perturbation,pds_l1,expr_mse\n")
+    assert run(folder, tmp_path / "c", "--metrics", "pds_l1,expr_mse,delta_r2", "--quiet") == 0
+    rows = (tmp_path / "c" / "results.csv").read_text().splitlines()[1:]
+    assert list(dict.fromkeys(row.split(",")[1] for row in rows)) == ["pds_l1", "expr_mse", "delta_r2"]
 
 
 @pytest.mark.parametrize(
@@ -219,16 +233,24 @@ def test_help_and_version_need_no_command_module(capsys):
     # What the parser itself imports, apart from what `import vcjax` does.
     code = "import vcjax, sys; before = set(sys.modules); import vcjax.cli; print(*(set(sys.modules) - before))"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {name.partition(".")[0] for name in output.split()} & {"jax", "anndata", "pandas", "rich", "scipy", "h5py"} == set()
+    assert {name.partition(".")[0] for name in output.split()} & {
+        "jax",
+        "anndata",
+        "pandas",
+        "rich",
+        "scipy",
+        "h5py",
+    } == set()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "made"
+    assert main(["demo", "-o", str(folder), "--small", "--quiet"]) == 0
+    return folder
 
 
 class TestDemo:
-    @pytest.fixture(scope="class")
-    def made(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("demo") / "made"
-        assert main(["demo", "-o", str(folder), "--small", "--quiet"]) == 0
-        return folder
-
     def test_it_scores_predictors_of_known_order(self, made):
         scores = json.loads((made / "demo.json").read_text())["scores"]
         assert list(scores)[:2] == ["perfect", "replicate"]
@@ -266,3 +288,17 @@ def test_a_measured_screen_with_contexts(tmp_path):
     assert main([*command, "--metrics", "expr_mse,pds_l1"]) == 0
     meta = json.loads((tmp_path / "run_meta.json").read_text())
     assert set(meta["contexts"]) == {"k562", "T98G", "U87MG", "A172"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can only be limited on Linux")
+def test_threads_are_limited_in_the_process_of_the_command():
+    code = (
+        "from vcjax.cli._machine import limit_threads; import os; limit_threads(1); print(len(os.sched_getaffinity(0)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "1"
+
+
+@pytest.mark.parametrize(("text", "count"), [("8GB", 8 * 10**9), ("1.5 MiB", 3 * 2**19), ("512", 512), ("2k", 2000)])
+def test_sizes_are_read(text, count):
+    assert byte_count(text) == count

@@ -100,6 +100,13 @@ def test_perturbations_under_another_spelling(spelling):
         match_screens(pred, read())
 
 
+def test_another_gene_of_the_family_is_no_spelling_of_the_missing_one():
+    pred, real = (read(labels=np.resize(["non-targeting", gene], 40)) for gene in ("NKX2-2", "NKX2-1"))
+    with refused("perhaps 'NKX2-2' is 'NKX2-1'", "--missing worst") as caught:
+        match_screens(pred, real)
+    assert "replace" not in caught.value.fix
+
+
 def test_extra_perturbations():
     pred = read(counts(seed=1), np.resize(["non-targeting", "ADNP", "BRD4", "CHD8", "XIST"], 40))
     with refused("1 perturbations that were not measured", "XIST", "--extra ignore"):

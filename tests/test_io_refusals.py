@@ -1,5 +1,6 @@
 """Input that cannot be scored honestly is refused, with its place and its remedy; nothing is guessed."""
 
+import fcntl
 import gzip
 import os
 import shutil
@@ -45,7 +46,7 @@ def test_values_that_no_cell_has(values, value, kind, fix, sparse):
 
 
 def test_nan_in_a_control_cell_is_seen():
-    with refused("1 values are NaN", "'non-targeting'"):
+    with refused("1 value is NaN", "'non-targeting'"):
         read_screen(screen_of(changed(counts(), 4, 1, np.nan)))
 
 
@@ -249,6 +250,16 @@ def test_files_of_another_kind(tmp_path, damage, cause):
     with refused(cause, str(path)) as caught:
         read_screen(path)
     assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_file_that_someone_writes_to(tmp_path):
+    path = tmp_path / "screen.h5ad"
+    screen_of().write_h5ad(path)
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # what HDF5 does while it writes
+        with refused("open for writing elsewhere"):
+            read_screen(path)
+    assert read_screen(path).scale == "counts"
 
 
 def test_folders_that_are_no_store(tmp_path):

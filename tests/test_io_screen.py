@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import anndata
 import numpy as np
@@ -56,6 +57,13 @@ def test_files_give_the_screen_in_memory(tmp_path, kind, suffix):
     np.testing.assert_array_equal(dense(screen.matrix), matrix)
     assert (screen.name, screen.genes, screen.scale) == (str(path), GENES, "counts")
     assert screen.fingerprint == read_screen(adata).fingerprint
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")  # anndata 0.12
+def test_a_zipped_zarr_store(tmp_path):
+    screen_of(scipy.sparse.csr_matrix(counts())).write_zarr(tmp_path / "screen.zarr")
+    path = shutil.make_archive(str(tmp_path / "screen.zarr"), "zip", tmp_path / "screen.zarr")
+    np.testing.assert_array_equal(dense(read_screen(path).matrix), counts())
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
@@ -208,6 +216,8 @@ def test_contexts():
     assert screen.context_means is not None
     assert [screen.contexts[i] for i in screen.context_codes] == lines.tolist()
     np.testing.assert_allclose(screen.context_means[1], counts()[::2].mean(axis=0, dtype=float), rtol=1e-12)
+    with pytest.raises(ValueError, match="not in"):
+        screen.cell_counts("B")
     assert screen.cell_counts("A172").sum() + screen.cell_counts("T/98").sum() == screen.cell_counts().sum()
 
 

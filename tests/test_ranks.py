@@ -98,9 +98,10 @@ def test_ranks_sum_and_scale(softness):
 
 def test_soft_ranks_approach_mid_ranks():
     x = jnp.asarray(tied_vector(np.random.default_rng(4)))
-    errors = [float(jnp.abs(vcjax.Relaxation(s).rank(x) - vcjax.HARD.rank(x)).max()) for s in (0.3, 0.1, 0.02, 1e-4)]
+    exact = vcjax.HARD.rank(x)
+    errors = [float(jnp.abs(vcjax.Relaxation(s).rank(x) - exact).max()) for s in (0.9, 0.3, 0.1, 1e-4, 1e-6)]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 1e-2
+    assert errors[-1] < 1e-6
 
 
 @pytest.mark.parametrize("softness", [0.0, 0.2])
@@ -116,10 +117,10 @@ def test_masked_items_are_not_counted(softness):
 def test_gap_quantile_temperature():
     gaps = jnp.asarray([[0.0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, jnp.inf]])
     t = vcjax.Relaxation(0.5).temperature(gaps)
-    np.testing.assert_allclose(t[:, 0], [3, 1, 7])  # all ties: any temperature will do
+    np.testing.assert_allclose(t[:, 0], [2.5, 1, 3.5])  # in the second row all are ties: any temperature will do
     np.testing.assert_array_equal(vcjax.HARD.temperature(gaps), 0)
     where = jnp.asarray([[True, True, True, False, False, False]])
-    np.testing.assert_allclose(vcjax.Relaxation(0.5).temperature(gaps[:1], where)[0], 1.5)
+    np.testing.assert_allclose(vcjax.Relaxation(0.5).temperature(gaps[:1], where)[0], 1)
     assert jnp.all(jax.grad(lambda g: vcjax.Relaxation(0.5).temperature(g).sum())(gaps[:1]) == 0)
 
 
@@ -129,7 +130,7 @@ def test_two_sample_ecdf_counts_what_lies_below(softness):
     x, y = jnp.asarray(rng.normal(size=15)), jnp.asarray(tied_vector(rng, 40))
     relax = vcjax.Relaxation(softness)
     if softness == 0:
-        expected = (y[None] < x[:, None]).sum(1) + 0.5 * (y[None] == x[:, None]).sum(1)
+        expected = np.sum(np.heaviside(np.asarray(x)[:, None] - np.asarray(y)[None], 0.5), axis=1)
         np.testing.assert_array_equal(relax.ecdf(x, y), expected)
         np.testing.assert_array_equal(relax.pairwise_ecdf(x, y), expected)
     else:
@@ -204,9 +205,9 @@ def test_topk_of_nothing_and_of_everything(softness):
 def test_soft_topk_approaches_the_hard_mask():
     x = jnp.asarray(np.random.default_rng(9).permutation(50).astype(float))
     hard = hard_topk_mask(x, jnp.asarray(10.0), jnp.ones(50))
-    errors = [float(jnp.abs(vcjax.Relaxation(s).topk_mask(x, 10) - hard).max()) for s in (0.9, 0.5, 0.1)]
+    errors = [float(jnp.abs(vcjax.Relaxation(s).topk_mask(x, 10) - hard).max()) for s in (0.9, 0.5, 0.1, 1e-3)]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.3  # the temperature is never below the nearest gap
+    assert errors[-1] < 1e-6
 
 
 def test_nan_makes_its_row_nan_and_no_other():
@@ -235,5 +236,5 @@ def test_softness_is_checked_and_traced():
 @pytest.mark.parametrize("softness", [0.0, 0.3])
 @pytest.mark.parametrize("x", [[2.0], [1.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
 def test_short_and_tied_rows_have_finite_gradients(softness, x):
-    grad = jax.grad(lambda x: jnp.sum(jnp.arange(x.size) * vcjax.Relaxation(softness).rank(x)))(jnp.asarray(x))
+    grad = jax.grad(lambda x: jnp.sum(jnp.arange(1.0 * x.size) * vcjax.Relaxation(softness).rank(x)))(jnp.asarray(x))
     assert jnp.isfinite(grad).all()

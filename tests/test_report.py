@@ -16,7 +16,7 @@ from vcjax.io import Refusal
 NAN = float("nan")
 
 
-def make_report(values, *, status=None, context="", preset="v2", inputs=None):
+def make_report(values, *, status=None, context: str | tuple[str, ...] = "", preset="v2", inputs=None):
     """A report of `values[metric] = one value a perturbation`, for one context or, with a tuple, several."""
     preset = PRESETS[preset]
     rows = []
@@ -43,7 +43,11 @@ def read(path):
 
 def test_statistics_of_finite_values_leave_out_nan():
     row = aggregate(
-        np.array([1.0, NAN, 3.0, 8.0, 0.0]), np.array([0, 0, 0, 0, 1], bool), metric="m", context="", statistics="finite"
+        np.array([1.0, NAN, 3.0, 8.0, 0.0]),
+        np.array([0, 0, 0, 0, 1], bool),
+        metric="m",
+        context="",
+        statistics="finite",
     )
     assert (row.count, row.null_count, row.n_used, row.n_total) == (4, 1, 3, 5)
     assert (row.value, row.mean, row.min, row.median, row.max) == (4.0, 4.0, 1.0, 3.0, 8.0)
@@ -119,7 +123,17 @@ def test_wide_files_tell_missing_from_undefined(tmp_path):
         ["p2", "NaN", "0.5"],
     ]
     statistics = read(tmp_path / "agg_results.csv")
-    assert [row[0] for row in statistics[1:]] == ["count", "null_count", "mean", "std", "min", "25%", "50%", "75%", "max"]
+    assert [row[0] for row in statistics[1:]] == [
+        "count",
+        "null_count",
+        "mean",
+        "std",
+        "min",
+        "25%",
+        "50%",
+        "75%",
+        "max",
+    ]
     assert [row[1] for row in statistics[1:4]] == ["2.0", "1.0", "NaN"]
 
 
@@ -168,13 +182,15 @@ def test_outputs_do_not_fall_on_inputs(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Refusal, match="is a file"):
         report.write(tmp_path / "file")
-    with pytest.raises(ValueError, match="layout"):
+    with pytest.raises((ValueError, TypeError), match="layout"):
         report.write(tmp_path / "out", "tall")  # pyright: ignore[reportArgumentType]
     assert os.listdir(store) == []
 
 
 def test_a_failed_metric_is_named():
-    report = make_report({"pds_l1": [NAN, NAN], "expr_mae": [1.0, 2.0]}, status={("pds_l1", i): "error" for i in range(2)})
+    report = make_report(
+        {"pds_l1": [NAN, NAN], "expr_mae": [1.0, 2.0]}, status={("pds_l1", i): "error" for i in range(2)}
+    )
     assert report.failed == ("pds_l1",)
     assert report.to_dict()["rows"][0]["value"] is None
     json.dumps(report.to_dict(), allow_nan=False)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vcjax.io._predictors import DEMO_PREDICTORS
-from vcjax.io._simulate import CONTROL, draw_counts, shares, simulate_screen
+from vcjax.io import DEMO_PREDICTORS, simulate_screen
+from vcjax.io._simulate import CONTROL, draw_counts, shares
 
 
 SMALL = {"perts": 12, "genes": 300, "cells_per_pert": 60, "control_cells": 200, "doubles": 4}

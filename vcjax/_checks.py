@@ -58,5 +58,5 @@ def gene_weights(
         factor = jnp.asarray(factor).astype(dtype)
         if factor.ndim not in (1, 2) or factor.shape[-1] != shape[1] or factor.shape[:-1] not in ((), (1,), shape[:1]):
             raise ValueError(f"`{name}` must have shape {shape[1:]} or {shape}, got {factor.shape}.")
-        total = total * factor
+        total = total * (factor if factor.ndim == 2 else factor[None, :])
     return total

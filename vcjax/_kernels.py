@@ -157,7 +157,11 @@ def _recurrence(a, b, reverse=False):
     def combine(first, second):
         return second[0] * first[0], second[0] * first[1] + second[1]
 
-    return lax.associative_scan(combine, (a, b), axis=a.ndim - 1, reverse=reverse)[1]
+    def advance(h, step):
+        h = step[0] * h + step[1]
+        return h, h
+
+    return _along_axis(combine, lambda states: states[1], advance, jnp.zeros_like(b[..., 0]), (a, b), reverse)
 
 
 def _recurrence_with_slope(a, m, w, reverse=False):
@@ -168,7 +172,23 @@ def _recurrence_with_slope(a, m, w, reverse=False):
         a2, m2, h2, g2 = second
         return a2 * a1, a2 * m1 + m2 * a1, a2 * h1 + h2, a2 * g1 + m2 * h1 + g2
 
-    return lax.associative_scan(combine, (a, m, a * w, m * w), axis=a.ndim - 1, reverse=reverse)[2:]
+    def advance(state, step):
+        h, g = state
+        a, m, b, c = step
+        state = a * h + b, a * g + m * h + c
+        return state, state
+
+    zero = jnp.zeros_like(w[..., 0])
+    return _along_axis(combine, lambda states: states[2:], advance, (zero, zero), (a, m, a * w, m * w), reverse)
+
+
+def _along_axis(combine, result, advance, start, steps, reverse):
+    """A linear recurrence along the last axis: step by step where steps are cheap (CPU), else in logarithmic depth."""
+    if jax.default_backend() != "cpu":
+        return result(lax.associative_scan(combine, steps, axis=steps[0].ndim - 1, reverse=reverse))
+    steps = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), steps)
+    states = lax.scan(advance, start, steps, reverse=reverse)[1]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), states)
 
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))

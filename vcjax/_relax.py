@@ -50,7 +50,7 @@ class Relaxation(eqx.Module):
     ) -> Float[Array, "*batch 1"]:
         """The softness-quantile of the non-zero absolute gaps along the last axis, without a gradient.
 
-        0 if the softness is 0; 1 if every gap is 0, when all comparisons are ties whatever the temperature.
+        Interpolated from 0 at softness 0, so that the soft metric tends to the exact one. 0 if the softness is 0; 1 if every gap is 0, when all comparisons are ties whatever the temperature.
         """
         gaps = jnp.abs(lax.stop_gradient(gaps))
         softness = jnp.asarray(self.softness).astype(gaps.dtype)
@@ -61,11 +61,7 @@ class Relaxation(eqx.Module):
         def quantile():
             ascending = jnp.sort(jnp.where(used, gaps, jnp.inf), axis=-1)
             count = jnp.sum(used, axis=-1, keepdims=True, dtype=jnp.int32)
-            place = softness * jnp.maximum(count - 1, 0).astype(gaps.dtype)
-            low = jnp.floor(place).astype(jnp.int32)
-            below = jnp.take_along_axis(ascending, low, axis=-1)
-            above = jnp.take_along_axis(ascending, jnp.minimum(low + 1, jnp.maximum(count - 1, 0)), axis=-1)
-            value = below + (place - low.astype(gaps.dtype)) * (above - below)
+            value = _from_zero(ascending, softness * count.astype(gaps.dtype), count)
             return jnp.where(count > 0, value, 1)
 
         return lax.cond(softness > 0, quantile, lambda: jnp.zeros_like(gaps[..., :1]))
@@ -144,29 +140,40 @@ class Relaxation(eqx.Module):
         place = jnp.clip(k.astype(jnp.int32), 1, x.size - 1)
         boundary = 0.5 * (descending[place - 1] + descending[place])
         gaps = jnp.sort(jnp.abs(x - boundary))
-        gap = gaps[jnp.clip(jnp.ceil(softness * k).astype(jnp.int32) - 1, 0, x.size - 1)]
+        gap = _from_zero(gaps, (softness * k)[None], jnp.asarray([x.size]))[0]
         smallest = jnp.min(jnp.where(gaps > 0, gaps, jnp.inf))
-        return jnp.where(gap > 0, gap, jnp.where(jnp.isfinite(smallest), smallest, 1))
+        return jnp.where(gap > 0, gap, jnp.where(jnp.isfinite(smallest), softness * smallest, 1))
 
     def _axis_temperature(self, x, where):
         """The temperature of all pairwise gaps of an axis, from the gaps of its evenly spaced order statistics."""
         x = lax.stop_gradient(x)
         softness = jnp.asarray(self.softness).astype(x.dtype)
 
+        size = min(_ORDER_STATISTICS, x.shape[-1])
+        first, second = np.triu_indices(size, 1)
+
         def gaps_of_order_statistics():
             finite = jnp.isfinite(x) if where is None else jnp.isfinite(x) & where
             ascending = jnp.sort(jnp.where(finite, x, jnp.inf), axis=-1)
             count = jnp.sum(finite, axis=-1, keepdims=True, dtype=jnp.int32)
-            share = np.linspace(0, 1, min(_ORDER_STATISTICS, x.shape[-1]), dtype=x.dtype)
-            share = share.reshape((1,) * (x.ndim - 1) + (-1,))
-            places = jnp.round(share * jnp.maximum(count - 1, 0).astype(x.dtype)).astype(jnp.int32)
-            chosen = jnp.take_along_axis(ascending, places, axis=-1)
-            first, second = np.triu_indices(chosen.shape[-1], 1)
-            return self.temperature(chosen[..., second] - chosen[..., first])
+            number = np.arange(size, dtype=np.int32).reshape((1,) * (x.ndim - 1) + (-1,))
+            spaced = jnp.round(number.astype(x.dtype) / max(size - 1, 1) * (count - 1).astype(x.dtype)).astype(jnp.int32)
+            places = jnp.where(count > size, spaced, number)
+            chosen = jnp.take_along_axis(ascending, jnp.minimum(places, x.shape[-1] - 1), axis=-1)
+            used = places < count
+            return self.temperature(chosen[..., second] - chosen[..., first], used[..., second] & used[..., first])
 
         if x.shape[-1] < 2:
             return jnp.where(softness > 0, jnp.ones_like(x[..., :1]), 0)
         return lax.cond(softness > 0, gaps_of_order_statistics, lambda: jnp.zeros_like(x[..., :1]))
+
+
+def _from_zero(ascending, place, count):
+    """The value at a fractional `place` of 0, ascending[0], ascending[1], …, of which `count` are real."""
+    low = jnp.floor(place).astype(jnp.int32)
+    at = lambda i: jnp.take_along_axis(ascending, jnp.clip(i - 1, 0, jnp.maximum(count.astype(jnp.int32) - 1, 0)), axis=-1)
+    below = jnp.where(low > 0, at(low), 0)
+    return below + (place - low.astype(place.dtype)) * (at(low + 1) - below)
 
 
 HARD = Relaxation(0.0)

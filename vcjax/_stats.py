@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._types import Reference
+
 
 @jax.custom_jvp
 def absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -77,8 +79,7 @@ def _rounding(x, w):
 
 
 def effect(
-    profile: Float[Array, "perts genes"],
-    reference: Float[Array, " genes"] | Float[Array, "perts genes"] | None,
+    profile: Float[Array, "perts genes"], reference: Reference
 ) -> Float[Array, "perts genes"]:
     """`profile - reference`, where a row that differs from its reference by rounding alone is exactly zero.
 
@@ -87,7 +88,7 @@ def effect(
     """
     if reference is None:
         return profile
-    reference = jnp.broadcast_to(reference.astype(profile.dtype), profile.shape)
+    reference = jnp.broadcast_to(jnp.asarray(reference).astype(profile.dtype), profile.shape)
     delta = profile - reference
     rounding = 16 * jnp.finfo(profile.dtype).eps * jnp.maximum(jnp.abs(profile), jnp.abs(reference))
     nothing = jnp.all(jnp.abs(delta) <= rounding, axis=-1, keepdims=True)

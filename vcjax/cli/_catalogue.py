@@ -18,7 +18,10 @@ def list_command(args: argparse.Namespace) -> int:
     table = Table(*columns)
     for row in rows:
         table.add_row(*(_cell(x) for x in row))
-    Console().print(table, markup=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a table in a file or a pipe must not be cut
+    console.print(table, markup=False)
     return 0
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 def validate_command(args: argparse.Namespace) -> int:
     """Checks one screen, or a pair as `run` would; prints what it found and writes nothing."""
-    pred, real = args.adata_pred or (args.path if args.adata_real else None), args.adata_real
+    pred, real = args.adata_pred, args.adata_real
+    if real is not None and pred is None:
+        pred = args.path
     if (pred is None) != (real is None) or (pred is None and args.path is None):
         print("vcjax validate: name one screen, or a pair: -ap PRED -ar REAL", file=sys.stderr)
         return 2
-    found = _pair(args, pred, real) if real else _screen(args)
+    found = _screen(args) if pred is None or real is None else _pair(args, pred, real)
     if args.json:
         print(json.dumps(found))
     elif not args.quiet:
@@ -35,11 +37,11 @@ def _pair(args: argparse.Namespace, pred: str, real: str) -> dict[str, Any]:
 
 
 def _screen(args: argparse.Namespace) -> dict[str, Any]:
-    from ..evaluate import read_side
+    from ..evaluate import read_path
     from ._run import reading
 
     kind = args.input_type or args.input_type_real or args.input_type_pred or "auto"
-    screen = read_side(args.path, reading(args), kind, require_control=False)
+    screen = read_path(args.path, reading(args), kind, require_control=False)
     return {
         "screen": screen.name,
         "cells": int(screen.matrix.shape[0]),

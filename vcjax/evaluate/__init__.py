@@ -11,7 +11,7 @@ from ._presets import Preset as Preset, PRESETS as PRESETS
 from ._report import Report as Report
 from ._run import run_plan as run_plan
 from ._select import find_metric as find_metric, get_preset as get_preset, select as select, Selection as Selection
-from ._sides import read_side as read_side, Reading as Reading
+from ._sides import read_path as read_path, Reading as Reading
 from ._stamp import versions as versions
 from ._table import number as number
 from ._write import check_folder as check_folder, write_report as write_report

@@ -45,8 +45,6 @@ def check_cache(plan: "Plan") -> None:
     """Refuses a cache that cannot serve this plan; touches nothing."""
     for context in plan.contexts if plan.cache_real is not None else ():
         path = cache_path(plan.cache_real or "", context)
-        if path.exists():
-            _check(path, path.with_name(f"{path.name}.json"), _key(plan, context))
         for source in plan.sides.inputs.values():
             if os.path.exists(source) and path.resolve() == pathlib.Path(source).resolve():
                 raise Refusal(
@@ -55,6 +53,8 @@ def check_cache(plan: "Plan") -> None:
                     why="The data would be lost.",
                     fix="Name another file: cache_real= / --cache-real.",
                 )
+        if path.exists():
+            _check(path, path.with_name(f"{path.name}.json"), _key(plan, context))
 
 
 def _key(plan: "Plan", context: str) -> dict[str, Any]:

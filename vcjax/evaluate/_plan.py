@@ -32,7 +32,7 @@ class Plan:
     noise: bool
     targets: np.ndarray
     contexts: tuple[str, ...]
-    device: jax.Device
+    device: Any  # a jax.Device, which is no type to a type checker
     dtype: DTypeName
     cache_real: str | None
     max_entries: int
@@ -45,7 +45,8 @@ class Plan:
 
     def memory(self) -> int:
         """An estimate of the bytes needed at the peak, on host and device together."""
-        return fixed_memory(*self.shape) + self.max_entries * _BYTES_PER_ENTRY
+        cells = max(_cells(self.sides.pred), _cells(self.sides.real))
+        return fixed_memory(*self.shape) + min(self.max_entries, cells * self.shape[1]) * _BYTES_PER_ENTRY
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers, for the stamp and its digest."""
@@ -82,6 +83,10 @@ class Plan:
             "memory_bytes": self.memory(),
             "notes": list(self.notes),
         }
+
+
+def _cells(side: Screen | Summary) -> int:
+    return side.matrix.shape[0] if isinstance(side, Screen) else 0
 
 
 def fixed_memory(perts: int, genes: int) -> int:
@@ -130,7 +135,7 @@ def make_plan(
     )
 
 
-def find_device(name: str | None) -> jax.Device:
+def find_device(name: str | None) -> Any:
     """The first device of a platform; `None` or `auto` is JAX's own choice.
 
     **Raises:** `Refusal` if there is none.
@@ -220,8 +225,14 @@ def _targets(selection: Selection, sides: Sides, reading: Reading) -> tuple[np.n
     target_map = read_target_map(reading.target_map)
     report = report_targets(perts, genes, target_map)
     excluding = [name for name, metric in selection.metrics.items() if metric.needs_targets]
-    if excluding:
-        report.require(listing(excluding))
+    if excluding and report.unresolved and not report.resolved and not report.declared_none:
+        raise Refusal(
+            what="No perturbation label is the name of a measured gene.",
+            where=f"labels {listing(perts)}; genes {listing(genes)}",
+            why=f"{listing(excluding)} leave out the target gene, which is given away; here none would be.",
+            fix="Map labels to genes: target_map= / --target-map FILE.csv; or say that there are none: "
+            "target_map={'*': None} / --no-target-genes.",
+        )
     return resolve_targets(perts, genes, target_map), (report.note,) if report.note else ()
 
 

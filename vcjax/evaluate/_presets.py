@@ -61,8 +61,8 @@ class Preset:
     - `space`: `auto` compares pseudobulks of counts where both sides are counts and means of log-normalised cells
         otherwise; `lognorm` always compares the latter.
     - `bulk_target_sum`: the library size that a pseudobulk of counts is scaled to.
-    - `target_sum`: the library size that cells given as counts are scaled to before `log1p`; `None` for the median
-        total of that side's cells.
+    - `target_sum`: the library size that cells given as counts are scaled to before `log1p`, and that log-normalised
+        cells are taken to have been scaled to; `None` for the median total of that side's cells.
     - `control_source`: whether effects of the prediction are measured from the real or from its own control.
     - `metrics`: the rows this release computes; `profiles`: the members of every named set, computed here or not.
     - `left_out`: members that this release omits with a note instead of refusing the profile.
@@ -99,7 +99,7 @@ _V2 = Preset(
     summary="Control of the measured side for both, whole-panel target exclusion, mid-ranks, counts as pseudobulks.",
     space="auto",
     bulk_target_sum=5e4,
-    target_sum=None,
+    target_sum=1e6,
     control_source="real",
     metrics=V2,
     profiles={

@@ -29,10 +29,11 @@ def run_plan(plan: Plan, progress: Progress | None = None) -> Report:
     for context in plan.contexts:
         pair = _pair(plan, context, progress)
         fingerprints[context or "all"] = {"pred": pair.pred.fingerprint, "real": pair.real.fingerprint}
-        for name, outcome in _outcomes(plan, pair).items():
-            _add_rows(columns, plan, pair, name, outcome)
-            if outcome.error:
-                errors[name] = outcome.error
+        outcomes = _outcomes(plan, pair)
+        for name in plan.selection.metrics:
+            _add_rows(columns, plan, pair, name, outcomes[name])
+            if outcomes[name].error:
+                errors[name] = outcomes[name].error
     arrays = {name: np.array(values, _COLUMNS[name]) for name, values in columns.items()}
     return Report(
         **arrays,
@@ -112,7 +113,9 @@ def _ranks_measured(name: str) -> bool:
 
 def _merged(plan: Plan, metric: Metric, pair: Pair, whole: Outcome, part: Outcome | None) -> Outcome:
     """Rows that were predicted from `part` (or `whole`), and what the policy says for the missing ones."""
-    if metric.level == "panel" or whole.error:
+    if whole.error:
+        return whole
+    if metric.level == "panel":
         return whole if part is None else part
     values, status = whole.values.copy(), whole.status.copy()
     if part is not None:

@@ -91,6 +91,18 @@ def read_side(
     """One side as a screen, unless it came as a screen or a summary."""
     if isinstance(source, Screen | Summary):
         return source
+    return read_path(source, reading, input_type, require_control=require_control, max_memory=max_memory)
+
+
+def read_path(
+    source: str | os.PathLike | AnnData,
+    reading: Reading,
+    input_type: InputType,
+    *,
+    require_control: bool,
+    max_memory: int | None = None,
+) -> Screen:
+    """A screen read as the options say."""
     return read_screen(
         source,
         pert_col=reading.pert_col,

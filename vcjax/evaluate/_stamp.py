@@ -6,8 +6,6 @@ import json
 import platform
 from typing import Any
 
-import jax
-
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that decide its numbers."""
@@ -20,7 +18,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_name(device: jax.Device) -> str:
+def device_name(device: Any) -> str:
     """Platform and kind of a device, e.g. `cpu` or `gpu: NVIDIA H100`."""
     return device.platform if device.device_kind == device.platform else f"{device.platform}: {device.device_kind}"
 

@@ -3,10 +3,10 @@
 import math
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ._report import Report
 
 _ARROWS = {True: "↑", False: "↓", None: ""}
@@ -19,8 +19,10 @@ def number(x: float) -> str:
     return f"{x:.4f}" if 1e-3 <= abs(x) < 1e4 or x == 0 else f"{x:.3e}"
 
 
-def summary_table(report: "Report") -> Table:
+def summary_table(report: "Report") -> "Table":
     """One row a metric (and context): the value to quote, spread, range, what perfect and no skill are."""
+    from rich.table import Table
+
     contexts = report.contexts != ("",)
     table = Table(title=f"preset {report.preset.name} ({report.preset.source})", title_justify="left")
     for name in (*(["context"] if contexts else []), "metric", ""):

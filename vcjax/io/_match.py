@@ -122,8 +122,8 @@ def _match_perts(
     few = (n_real > 0) & (n_real < min_cells)
     absent = np.flatnonzero((n_real > 0) & ~few & (n_pred == 0))
     unknown = np.flatnonzero((n_real == 0) & (n_pred > 0))
-    strangers = [pert for pert in pred.perts if pert not in set(real.perts)]
-    excess = strangers + [_spell(names[i]) for i in unknown]
+    measured = set(real.perts)
+    excess = [pert for pert in pred.perts if pert not in measured] + [_spell(names[i]) for i in unknown]
     excess += [f"context {context}" for context in pred.contexts if context not in real.contexts]
     if len(absent) and missing == "refuse":
         raise refuse_missing([_spell(names[i]) for i in absent], excess, int((n_real > 0).sum()), pred.name)

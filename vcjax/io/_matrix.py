@@ -60,10 +60,7 @@ class BlockMatrix(Matrix):
                     (np.nan_to_num(block.data, nan=0.0, posinf=np.inf, neginf=-np.inf), block.indices, block.indptr),
                     shape=block.shape,
                 )
-            block = self._canonical(block)
-            if self.columns is not None:
-                block = sort_columns(move_columns(block, self.columns, self.shape[1]))
-            yield start, block
+            yield start, self._canonical(block)
 
     def select(self, columns: np.ndarray, n_columns: int) -> "BlockMatrix":
         if self.columns is not None:
@@ -71,11 +68,16 @@ class BlockMatrix(Matrix):
         return BlockMatrix(self.source, columns.astype(np.int32), n_columns, self.nan_to_zero)
 
     def _canonical(self, block: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+        in_order = block.has_canonical_format
+        if self.columns is not None:
+            block = move_columns(block, self.columns, self.shape[1])
+        entries = block.nnz
         if not block.has_canonical_format:
-            entries = block.nnz
-            block = sort_columns(block)
-            merged = block.nnz < entries
-            self.repairs.add("entries stored twice were summed" if merged else "unsorted column indices were sorted")
+            block = block.copy()
+            block.sum_duplicates()
+        if not in_order:
+            twice = block.nnz < entries and self.columns is None
+            self.repairs.add("entries stored twice were summed" if twice else "unsorted column indices were sorted")
         if np.count_nonzero(block.data) < block.nnz:
             self.repairs.add("explicitly stored zeros were dropped")
             block = block.copy()
@@ -86,16 +88,6 @@ class BlockMatrix(Matrix):
 def n_rows(block: scipy.sparse.csr_matrix) -> int:
     """Number of rows (the type of scipy's `shape` allows for less than two axes)."""
     return len(block.indptr) - 1
-
-
-def sort_columns(block: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
-    """`block` with sorted, unique column indices; a new matrix wherever anything has to change."""
-    if block.has_canonical_format:
-        return block
-    # Two counting sorts are linear in the number of entries, which `sort_indices` is not.
-    block = scipy.sparse.csr_matrix(block.tocsc().tocsr())
-    block.sum_duplicates()
-    return block
 
 
 def move_columns(block: scipy.sparse.csr_matrix, columns: np.ndarray, n_columns: int) -> scipy.sparse.csr_matrix:

@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse
 
 from ._errors import listing, Refusal, suggestion
+from ._group import first_line, open_group
 from ._matrix import Source
-from ._sources import ColumnSource, CsrSource, DenseSource, first_line, ViewSource
+from ._sources import ColumnSource, CsrSource, DenseSource, ViewSource
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,38 +119,6 @@ def _source(
     )
 
 
-@contextlib.contextmanager
-def open_group(path: pathlib.Path) -> Iterator[Any]:
-    """The root group of an h5ad (h5py) or of a zarr store (zarr), for reading.
-
-    **Raises:** `Refusal` in a line that says why it cannot be opened.
-    """
-    if not path.exists():
-        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
-        raise Refusal(
-            what=f"There is no file {str(path)!r}.{suggestion(path.name, siblings)}",
-            where=f"folder {path.parent}: {listing(siblings, 8) or 'absent or empty'}",
-            why="There is nothing to score.",
-            fix="correct the path (`-ap`/`-ar` on the command line).",
-        )
-    try:
-        if path.is_dir() or path.suffix == ".zip":
-            import zarr
-
-            group: Any = zarr.open_group(path, mode="r")
-        else:
-            import h5py
-
-            group = h5py.File(path, "r")
-    except Exception as error:  # whatever the two libraries raise, the user needs the cause and not the traceback
-        raise _not_a_screen(path, error) from error
-    try:
-        yield group
-    finally:
-        close = group.close if hasattr(group, "close") else group.store.close
-        close()
-
-
 def _read_table(path: pathlib.Path, group: Any, key: str) -> Any:
     from anndata.io import read_elem
 
@@ -226,32 +195,4 @@ def _legacy(path: Any, cause: str) -> Refusal:
         where=f"{path}, {cause}",
         why="Labels or values would have to be guessed.",
         fix="write it again with anndata 0.12 or later: `anndata.read_h5ad(path).write_h5ad(new_path)`.",
-    )
-
-
-_SIGNATURES = {
-    b"\x1f\x8b": ("is gzip-compressed", "unpack it first: `gunzip FILE`."),
-    b"PK\x03\x04": ("is a zip archive", "unpack it, or give a zarr store the ending `.zarr.zip`."),
-    b"version https://git-lfs": ("is a Git LFS pointer, not the data", "fetch the data: `git lfs pull`."),
-    b"\x89HDF": ("is HDF5 but was cut short or damaged", "copy it again and compare its size with the original."),
-    b"": ("is not an HDF5 file", "convert it with anndata or scanpy and write it with `adata.write_h5ad(path)`."),
-}
-
-
-def _not_a_screen(path: pathlib.Path, error: Exception) -> Refusal:
-    if path.is_dir():
-        cause, fix = "is a folder but not a zarr store", "give the folder that `adata.write_zarr(path)` wrote."
-    elif os.access(path, os.R_OK) and path.stat().st_size == 0:
-        cause, fix = "is empty", "write it again; a disk may have been full."
-    elif not os.access(path, os.R_OK):
-        cause, fix = "may not be read by this user", "change its permissions."
-    else:
-        with open(path, "rb") as file:
-            start = file.read(64)
-        cause, fix = next(value for signature, value in _SIGNATURES.items() if start.startswith(signature))
-    return Refusal(
-        what=f"{str(path)!r} {cause}.",
-        where=f"{path} ({first_line(error)})",
-        why="Its cells cannot be read.",
-        fix=fix,
     )

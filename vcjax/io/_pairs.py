@@ -35,15 +35,17 @@ def recode(codes: np.ndarray, old: Sequence[str], new: Sequence[str]) -> np.ndar
 
 def refuse_missing(missing: Sequence[str], extra: Sequence[str], total: int, pred: str) -> Refusal:
     """The refusal for perturbations that the prediction lacks, with the labels that may have been meant."""
-    near = {label: match for label in missing[:8] if (match := nearest(label, extra))}
-    hint = "; perhaps " + listing((f"{match!r} is {label!r}" for label, match in near.items()), 5) if near else ""
-    renamed = ", ".join(f"{match!r}: {label!r}" for label, match in list(near.items())[:3])
+    alike = {label: match for label in missing[:8] if (match := respelt(label, extra))}
+    close = {label: match for label in missing[:8] if (match := similar(label, extra))}
+    near = (close | alike).items()
+    hint = "; perhaps " + listing((f"{match!r} is {label!r}" for label, match in near), 5) if near else ""
+    renamed = ", ".join(f"{match!r}: {label!r}" for label, match in list(alike.items())[:3])
     return Refusal(
         what=f"The prediction lacks {len(missing)} of {total} measured perturbations.",
         where=f"{pred} has no cells of {listing(missing, 8)}{hint}",
         why="A score over the others alone would reward leaving out what is hard.",
         fix=f"rename them: `adata.obs[column] = adata.obs[column].astype(str).replace({{{renamed}}})`."
-        if near
+        if alike
         else 'predict them, or choose how they count: `missing="worst"`, `"nan"` or `"skip"` (`--missing worst`).',
     )
 
@@ -58,15 +60,25 @@ def refuse_extra(extra: Sequence[str], pred: str) -> Refusal:
     )
 
 
-def nearest(label: str, choices: Sequence[str]) -> str | None:
-    """The choice that `label` most likely is: equal up to case, guide suffix or `+ctrl`, else similarly spelt."""
-    bare = _bare(label)
+def respelt(label: str, choices: Sequence[str]) -> str | None:
+    """The choice that is `label` up to case, spaces, and a guide suffix or a `+ctrl` that only one of the two has."""
+    plain, bare = _plain(label), _bare(label)
     for choice in choices:
-        if _bare(choice) == bare:
+        # Not `_bare` of both: NKX2-1 and NKX2-2 are two genes.
+        if plain in (_plain(choice), _bare(choice)) or bare == _plain(choice):
             return choice
+    return None
+
+
+def similar(label: str, choices: Sequence[str]) -> str | None:
+    """The choice that is spelt most like `label`; among names of genes it may well be another one."""
     close = difflib.get_close_matches(label, choices, n=1, cutoff=0.75)
     return close[0] if close else None
 
 
+def _plain(label: str) -> str:
+    return label.strip().casefold()
+
+
 def _bare(label: str) -> str:
-    return _SUFFIX.sub("", _PREFIX.sub("", label.strip())).casefold()
+    return _SUFFIX.sub("", _PREFIX.sub("", _plain(label)))

@@ -59,9 +59,12 @@ class Screen:
         return bool(np.any(self.codes == -1))
 
     def cell_counts(self, context: str | None = None) -> np.ndarray:
-        """Number of cells of each perturbation (of one context, or of all)."""
+        """Number of cells of each perturbation (of one context, or of all).
+
+        **Raises:** `ValueError` for a context that is not one of `contexts`.
+        """
         kept = self.codes >= 0
-        if context is not None and self.context_codes is not None:
+        if context is not None:
             kept &= self.context_codes == self.contexts.index(context)
         return np.bincount(self.codes[kept], minlength=len(self.perts))
 

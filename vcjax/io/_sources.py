@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from ._errors import Refusal
+from ._group import first_line
 from ._matrix import dense_block, n_rows, Source, widen
 
 
@@ -126,12 +127,6 @@ def read(name: str, array: Any, start: int = 0, stop: int | None = None) -> np.n
             why="The cells behind them would be missing from every score.",
             fix="copy or write the file again and compare its size or checksum with the original.",
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, for a message of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def checked_indptr(name: str, indptr: np.ndarray, n_rows: int, n_data: int, n_indices: int) -> np.ndarray:

@@ -167,7 +167,8 @@ class ValueCheck:
                 'undo centring or scaling; for effects declare `input_type="delta"` (`--input-type delta`).',
             ),
         }[kind]
-        return Refusal(what=f"{count:,} values are {kind}.", where=f"{self.name}, first: {first}", why=why, fix=fix)
+        found = "1 value is" if count == 1 else f"{count:,} values are"
+        return Refusal(what=f"{found} {kind}.", where=f"{self.name}, first: {first}", why=why, fix=fix)
 
     def _observations(self, scale: Scale) -> list[str]:
         notes = []

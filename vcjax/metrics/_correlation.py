@@ -85,7 +85,9 @@ def spearman(
     counted = None if where is None else jnp.broadcast_to(jnp.atleast_2d(jnp.asarray(where)), pred.shape)
     pred_ranks = relax.rank(pred, counted)
     real_ranks = HARD.rank(lax.stop_gradient(real), counted)
-    return _pearson(pred_ranks, real_ranks, w)
+    # What rounding leaves of a constant effect would be ranked like any other.
+    constant = jnp.isnan(_pearson(pred, pred, w)) | jnp.isnan(_pearson(real, real, w))
+    return jnp.where(constant, jnp.nan, _pearson(pred_ranks, real_ranks, w))
 
 
 def r2(

@@ -23,7 +23,8 @@ def _scored(shape, dtype, targets, where, valid=None):
     """1 for the genes that score a perturbation: those of `where` but its own target; none for padding."""
     scored = jnp.ones(shape, bool)
     if targets is not None:
-        scored = scored & (jnp.arange(shape[1])[None, :] != jnp.asarray(targets)[:, None])
+        targets = jnp.asarray(targets)
+        scored = scored & (jnp.arange(shape[1], dtype=targets.dtype)[None, :] != targets[:, None])
     if where is not None:
         scored = scored & jnp.atleast_2d(jnp.asarray(where))
     if valid is not None:

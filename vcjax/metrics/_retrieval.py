@@ -76,8 +76,7 @@ def _banks(pred, real, reference, pred_reference):
         raise ValueError(f"`pred` and `real` must have the same genes, got shapes {pred.shape} and {real.shape}.")
     dtype = jnp.promote_types(pred.dtype, real.dtype)
     pred_reference = reference if pred_reference is None else pred_reference
-    as_reference = lambda r: None if r is None else jnp.atleast_2d(jnp.asarray(r))
-    return effect(pred.astype(dtype), as_reference(pred_reference)), effect(real.astype(dtype), as_reference(reference))
+    return effect(pred.astype(dtype), pred_reference), effect(real.astype(dtype), reference)
 
 
 def retrieval_distances(
@@ -299,7 +298,7 @@ def recall_at_k(
 ) -> Float[Array, " perts"]:
     r"""Whether a prediction's own perturbation is among the k nearest, $H(k - \tfrac12 - k_p)$: 1, 0, or 1/2 on the boundary.
 
-    With a relaxation, both the rank and the cut (by one rank) are smooth. Arguments as for `perturbation_discrimination`.
+    With a relaxation the rank is smooth, and so is the cut, over `softness` times the number of candidates. Arguments as for `perturbation_discrimination`.
 
     **Raises:** `ValueError` for k < 1.
     """
@@ -318,6 +317,6 @@ def recall_from_distances(
     """`recall_at_k` of distances at hand."""
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}.")
-    closer, _ = candidates_closer(distances, own, candidates=candidates, relax=relax)
-    one_rank = jnp.where(jnp.asarray(relax.softness) > 0, 1.0, 0.0).astype(closer.dtype)
-    return relax.step(k - 0.5 - closer, one_rank)
+    closer, others = candidates_closer(distances, own, candidates=candidates, relax=relax)
+    ranks = jnp.asarray(relax.softness).astype(others.dtype) * others
+    return relax.step(k - 0.5 - closer, ranks)
