@@ -13,7 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def shared_path(name: str) -> pathlib.Path:
-    """A file or folder of reference values or real data, which the repository does not carry; skips where it is absent."""
+    """A file or folder of reference values or real data, which the repository does not carry; skips where it is
+    absent.
+    """
     path = pathlib.Path(os.environ.get("VCJAX_SHARED", ROOT.parent / "shared")) / name
     if not path.exists():
         pytest.skip(f"needs {name} (set VCJAX_SHARED to the folder that holds it)")

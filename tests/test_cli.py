@@ -164,7 +164,7 @@ def test_json_is_one_document_with_everything(folder, tmp_path, capsys):
 
 
 def test_a_metric_that_fails_is_saved_and_exits_with_1(folder, tmp_path, capsys, monkeypatch):
-    from vcjax.evaluate import PRESETS
+    from vcjax.evaluation import PRESETS
 
     def broken(*_, **__):
         raise RuntimeError("no such luck")

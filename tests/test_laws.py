@@ -1,16 +1,17 @@
 """Laws that every row of the catalogue obeys. A new metric is one more row, and these tests read the table."""
 
 import functools as ft
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import finite_difference
 from jaxtyping import TypeCheckError
 
 import vcjax
-from helpers import finite_difference
 from vcjax.metrics import CATALOGUE, CELL_EVAL, Metric, Status
 
 
@@ -23,7 +24,7 @@ every_row = pytest.mark.parametrize("name", ROWS)
 every_trainable_row = pytest.mark.parametrize("name", TRAINABLE)
 
 
-def measured(dtype=np.float64, perts=PERTS, genes=GENES) -> vcjax.Profiles:
+def measured(dtype: Any = np.float64, perts: int = PERTS, genes: int = GENES) -> vcjax.Profiles:
     rng = np.random.default_rng(0)
     control = rng.gamma(2, 1, genes)
     mean = control + rng.normal(0, 0.7, (perts, genes))
@@ -63,7 +64,7 @@ def options(row: Metric, shape) -> dict:
 
 
 @ft.cache
-def compiled(name: str):
+def compiled(name: str) -> Any:
     """The row as one jitted function of both means and the softness, for float64 profiles of the usual shape."""
     row, real = ROWS[name], measured()
 
@@ -190,6 +191,7 @@ def test_an_uninformative_prediction_gets_no_skill_or_a_reason(name, kind):
     pred = eqx.tree_at(lambda p: p.noise, pred, jnp.zeros(PERTS))
     values = np.asarray(row(pred, real, **options(row, real.mean.shape)))
     if np.isnan(values).any():
+        assert row.status is not None
         codes = row.status(pred, real, **options(row, real.mean.shape))
         assert set(np.asarray(codes)) <= {Status.CONSTANT_PREDICTION, Status.ZERO_PREDICTION}
     elif row.name == "delta_cosine":  # a common shift has a direction, if an uninformative one
@@ -206,7 +208,9 @@ def test_float32_is_close_to_float64(name):
     values = row(pred, real, **weights)
     assert values.dtype == jnp.float32
     double = measured()
-    double = eqx.tree_at(lambda p: (p.mean, p.control), double, tuple(jnp.asarray(x, jnp.float64) for x in (real.mean, real.control)))
+    double = eqx.tree_at(
+        lambda p: (p.mean, p.control), double, tuple(jnp.asarray(x, jnp.float64) for x in (real.mean, real.control))
+    )
     reference = ROWS[name](predicted(double, pred.mean), double, **options(row, real.mean.shape))
     np.testing.assert_allclose(values, reference, rtol=3e-5, atol=3e-5)
 
@@ -366,6 +370,7 @@ def test_zero_weights_are_undefined_with_zero_gradient(name):
     pred = predicted(real, guess(real))
     values = row(pred, real, weights=weights)
     np.testing.assert_array_equal(np.isnan(values), np.arange(PERTS) == 2)
+    assert row.status is not None
     assert row.status(pred, real, weights=weights)[2] == Status.ZERO_WEIGHTS
     grad = jax.grad(lambda m: jnp.nansum(row(predicted(real, m), real, weights=weights)))(pred.mean)
     assert np.isfinite(grad).all()

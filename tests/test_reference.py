@@ -8,7 +8,7 @@ import pytest
 from helpers import shared_path
 
 from vcjax.cli import main
-from vcjax.evaluate import evaluate
+from vcjax.evaluation import evaluate
 
 
 PAIRS = ("pair_24x400", "papalexi_halves")

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from vcjax.evaluate import PRESETS, Report
-from vcjax.evaluate._aggregate import aggregate
+from vcjax.evaluation import PRESETS, Report
+from vcjax.evaluation._aggregate import aggregate
 from vcjax.io import Refusal
 
 

@@ -1,6 +1,7 @@
 """Shape and dtype checks at the door of every public function of arrays."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 
@@ -34,13 +35,15 @@ def check_pair(
     """
     pred, real = as_float_matrix(pred, "pred"), as_float_matrix(real, "real")
     if pred.shape != real.shape:
-        raise ValueError(f"`pred` and `real` must have the same shape (perts, genes), got {pred.shape} and {real.shape}.")
-    dtype = jnp.promote_types(pred.dtype, real.dtype)
+        raise ValueError(
+            f"`pred` and `real` must have the same shape (perts, genes), got {pred.shape} and {real.shape}."
+        )
+    dtype = np.promote_types(pred.dtype, real.dtype)
     return pred.astype(dtype), real.astype(dtype)
 
 
 def gene_weights(
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     dtype: jnp.dtype,
     weights: Real[ArrayLike, "*#perts genes"] | None,
     where: Bool[ArrayLike, "*#perts genes"] | None,

@@ -98,7 +98,9 @@ class Laplace(AbstractSortedKernel):
 
 
 class Matern32(AbstractSortedKernel):
-    r"""$F(t) = (2 + s)e^{-s}/4$ with $s = 1.146|t|$ for $t < 0$: as `Laplace`, twice differentiable, 1.4 times the cost."""
+    r"""$F(t) = (2 + s)e^{-s}/4$ with $s = 1.146|t|$ for $t < 0$: as `Laplace`, twice differentiable, 1.4 times the
+    cost.
+    """
 
     def cdf(self, t):
         s = _MATERN_QUARTILE * jnp.abs(t)

@@ -19,9 +19,7 @@ class AbstractDistance(eqx.Module):
     """A distance between the rows of two matrices."""
 
     @abc.abstractmethod
-    def __call__(
-        self, a: Float[Array, "rows genes"], b: Float[Array, "columns genes"]
-    ) -> Float[Array, "rows columns"]:
+    def __call__(self, a: Float[Array, "rows genes"], b: Float[Array, "columns genes"]) -> Float[Array, "rows columns"]:
         """The distance of every row of `a` to every row of `b`."""
 
     @abc.abstractmethod
@@ -32,7 +30,8 @@ class AbstractDistance(eqx.Module):
         b: Float[Array, "columns genes"],
         gene: Int[Array, " rows"],
     ) -> Float[Array, "rows columns"]:
-        """`self(a, b)` with one gene left out of each row's comparisons, from `distances = self(a, b)` in O(rows x columns).
+        """`self(a, b)` with one gene left out of each row's comparisons, from `distances = self(a, b)` in O(rows x
+        columns).
 
         `gene` is the index of the gene that a row leaves out; -1 leaves out nothing.
         """
@@ -71,7 +70,9 @@ class L2(AbstractDistance):
 
 
 class Cosine(AbstractDistance):
-    r"""$d_{ij} = 1 - \langle a_i, b_j\rangle / (\lVert a_i\rVert \lVert b_j\rVert)$ in [0, 2]; 1 where either is zero."""
+    r"""$d_{ij} = 1 - \langle a_i, b_j\rangle / (\lVert a_i\rVert \lVert b_j\rVert)$ in [0, 2]; 1 where either is
+    zero.
+    """
 
     def __call__(self, a, b):
         products, a_square, b_square = _gram(a, b, None)

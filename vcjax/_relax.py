@@ -50,7 +50,8 @@ class Relaxation(eqx.Module):
     ) -> Float[Array, "*batch 1"]:
         """The softness-quantile of the non-zero absolute gaps along the last axis, without a gradient.
 
-        Interpolated from 0 at softness 0, so that the soft metric tends to the exact one. 0 if the softness is 0; 1 if every gap is 0, when all comparisons are ties whatever the temperature.
+        Interpolated from 0 at softness 0, so that the soft metric tends to the exact one. 0 if the softness is 0; 1 if
+        every gap is 0, when all comparisons are ties whatever the temperature.
         """
         gaps = jnp.abs(lax.stop_gradient(gaps))
         softness = jnp.asarray(self.softness).astype(gaps.dtype)
@@ -157,7 +158,9 @@ class Relaxation(eqx.Module):
             ascending = jnp.sort(jnp.where(finite, x, jnp.inf), axis=-1)
             count = jnp.sum(finite, axis=-1, keepdims=True, dtype=jnp.int32)
             number = np.arange(size, dtype=np.int32).reshape((1,) * (x.ndim - 1) + (-1,))
-            spaced = jnp.round(number.astype(x.dtype) / max(size - 1, 1) * (count - 1).astype(x.dtype)).astype(jnp.int32)
+            spaced = jnp.round(number.astype(x.dtype) / max(size - 1, 1) * (count - 1).astype(x.dtype)).astype(
+                jnp.int32
+            )
             places = jnp.where(count > size, spaced, number)
             chosen = jnp.take_along_axis(ascending, jnp.minimum(places, x.shape[-1] - 1), axis=-1)
             used = places < count
@@ -171,7 +174,9 @@ class Relaxation(eqx.Module):
 def _from_zero(ascending, place, count):
     """The value at a fractional `place` of 0, ascending[0], ascending[1], …, of which `count` are real."""
     low = jnp.floor(place).astype(jnp.int32)
-    at = lambda i: jnp.take_along_axis(ascending, jnp.clip(i - 1, 0, jnp.maximum(count.astype(jnp.int32) - 1, 0)), axis=-1)
+    at = lambda i: jnp.take_along_axis(
+        ascending, jnp.clip(i - 1, 0, jnp.maximum(count.astype(jnp.int32) - 1, 0)), axis=-1
+    )
     below = jnp.where(low > 0, at(low), 0)
     return below + (place - low.astype(place.dtype)) * (at(low + 1) - below)
 

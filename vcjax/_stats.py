@@ -1,4 +1,6 @@
-"""Guarded statistics over the last axis: where a norm or a variance is zero they give NaN or zero, with zero gradients."""
+"""Guarded statistics over the last axis: where a norm or a variance is zero they give NaN or zero, with zero
+gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -78,9 +80,7 @@ def _rounding(x, w):
     return jnp.sum(jax.lax.stop_gradient(square), axis=-1) * (4 * jnp.finfo(x.dtype).eps) ** 2
 
 
-def effect(
-    profile: Float[Array, "perts genes"], reference: Reference
-) -> Float[Array, "perts genes"]:
+def effect(profile: Float[Array, "perts genes"], reference: Reference) -> Float[Array, "perts genes"]:
     """`profile - reference`, where a row that differs from its reference by rounding alone is exactly zero.
 
     A prediction that pastes the control is no effect; without this, what rounding leaves of it would have a direction

@@ -10,9 +10,7 @@ from jaxtyping import Array, Float
 from ._kernels import AbstractKernel, soft_step
 
 
-def hard_topk_mask(
-    x: Float[Array, " n"], k: Float[Array, ""], amount: Float[Array, " n"]
-) -> Float[Array, " n"]:
+def hard_topk_mask(x: Float[Array, " n"], k: Float[Array, ""], amount: Float[Array, " n"]) -> Float[Array, " n"]:
     """The share of each item that is among the k largest, where items tied at the boundary share what is left.
 
     That is the expected mask under random tie-breaking. `amount` is how much of each item there is (1, or a soft
@@ -38,8 +36,8 @@ def soft_topk_mask(
     r"""$m_i = a_i F((x_i - \theta)/T)$, with the threshold $\theta$ that makes $\sum_i m_i = k$.
 
     The constraint holds in the derivative too, by implicit differentiation
-    ($\mathrm d\theta = \sum_i (a_i f_i\,\mathrm dx_i / T + F_i\,\mathrm da_i) - \mathrm dk$ over $\sum_i a_i f_i / T$), so raising
-    all items alike changes nothing. `temperature` must be positive, and k less than the total amount.
+    ($\mathrm d\theta = \sum_i (a_i f_i\,\mathrm dx_i / T + F_i\,\mathrm da_i) - \mathrm dk$ over $\sum_i a_i f_i /
+    T$), so raising all items alike changes nothing. `temperature` must be positive, and k less than the total amount.
     """
     return amount * kernel.cdf((x - _threshold(kernel, x, k, amount, temperature)) / temperature)
 

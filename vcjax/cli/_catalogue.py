@@ -27,7 +27,7 @@ def list_command(args: argparse.Namespace) -> int:
 
 def explain_command(args: argparse.Namespace) -> int:
     """Prints everything the catalogue knows of one metric."""
-    from ..evaluate import find_metric, get_preset, PRESETS
+    from ..evaluation import find_metric, get_preset, PRESETS
 
     name, metric = find_metric(args.name, get_preset(args.preset) if args.preset else None)
     better = {True: "higher is better", False: "lower is better", None: "a diagnostic, without a good direction"}
@@ -70,14 +70,14 @@ def _metrics() -> tuple[list[str], list[list[Any]]]:
 
 
 def _presets() -> tuple[list[str], list[list[Any]]]:
-    from ..evaluate import PRESETS
+    from ..evaluation import PRESETS
 
     columns = ["name", "reproduces", "layout", "metrics", "conventions"]
     return columns, [[p.name, p.source, p.layout, len(p.metrics), p.summary] for p in PRESETS.values()]
 
 
 def _profiles() -> tuple[list[str], list[list[Any]]]:
-    from ..evaluate import PRESETS
+    from ..evaluation import PRESETS
 
     columns = ["preset", "profile", "members", "computed here", "not yet"]
     rows = []

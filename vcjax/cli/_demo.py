@@ -84,7 +84,7 @@ def write_screens(folder: pathlib.Path, seed: int, small: bool, progress: Any) -
 
 def score_predictors(folder: pathlib.Path, names: list[str], progress: Any) -> dict[str, dict[str, float]]:
     """The mean of every column for every predictor; the measured side is read and summarised once."""
-    from ..evaluate import evaluate
+    from ..evaluation import evaluate
     from ..io import read_screen, summarise
 
     real = read_screen(folder / "real.h5ad", pert_col="target_gene", input_type="counts")
@@ -117,7 +117,7 @@ def _print(scores: dict[str, dict[str, float]], command: str, folder: pathlib.Pa
     from rich.console import Console
     from rich.table import Table
 
-    from ..evaluate import find_metric, get_preset, number
+    from ..evaluation import find_metric, get_preset, number
     from ..io import DEMO_PREDICTORS
 
     rows = [find_metric(name, get_preset("v2"))[1] for name in COLUMNS]

@@ -26,7 +26,7 @@ def collect() -> dict[str, Any]:
     """The facts, as plain values."""
     import jax
 
-    from ..evaluate import versions
+    from ..evaluation import versions
 
     folder = cache_folder()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

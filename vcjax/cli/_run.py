@@ -14,7 +14,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Validates, computes, writes, prints; 1 if a metric failed."""
     limit_threads(args.num_threads)
     keep_compiled_programs()
-    from ..evaluate import check_folder, run_plan
+    from ..evaluation import check_folder, run_plan
 
     check_folder(args.outdir, force=args.force, inputs=(args.adata_pred, args.adata_real))
     plan = make_plan(args)
@@ -36,7 +36,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def make_plan(args: argparse.Namespace) -> Any:
     """The plan that the flags of `run` describe."""
-    from ..evaluate import prepare
+    from ..evaluation import prepare
 
     return prepare(
         *(args.adata_pred, args.adata_real, reading(args)),
@@ -54,7 +54,7 @@ def make_plan(args: argparse.Namespace) -> Any:
 
 def reading(args: argparse.Namespace) -> Any:
     """How the flags ask files to be read."""
-    from ..evaluate import Reading
+    from ..evaluation import Reading
 
     both = args.input_type or "auto"
     return Reading(

@@ -29,7 +29,7 @@ def validate_command(args: argparse.Namespace) -> int:
 
 
 def _pair(args: argparse.Namespace, pred: str, real: str) -> dict[str, Any]:
-    from ..evaluate import prepare
+    from ..evaluation import prepare
     from ._run import reading
 
     description = prepare(pred, real, reading(args), preset=args.preset, profile=args.profile).describe()
@@ -37,7 +37,7 @@ def _pair(args: argparse.Namespace, pred: str, real: str) -> dict[str, Any]:
 
 
 def _screen(args: argparse.Namespace) -> dict[str, Any]:
-    from ..evaluate import read_path
+    from ..evaluation import read_path
     from ._run import reading
 
     kind = args.input_type or args.input_type_real or args.input_type_pred or "auto"

@@ -52,6 +52,7 @@ def jackknife_noise(
     # Counts are whole numbers, so that a remainder this small is rounding.
     alone = rest <= 1e-12 * group_totals[groups]
     share = np.divide(1, rest, out=np.zeros_like(rest), where=~alone)
+    delta = totals * share
 
     @functools.lru_cache(maxsize=1)
     def tables(group):
@@ -61,7 +62,7 @@ def jackknife_noise(
     first, second = np.zeros_like(sums), np.zeros(len(sums))
     for run in runs(matrix, groups, max_entries, done):
         if sizes[run.group] >= 2:
-            replaced, square = _replaced(run, *tables(run.group), totals, share)
+            replaced, square = _replaced(run, *tables(run.group), delta, share)
             first[run.group] += replaced
             second[run.group] += square
 
@@ -71,7 +72,7 @@ def jackknife_noise(
         n, cells = sizes[group], cells_of[group]
         lost = np.count_nonzero(alone[cells])
         bulk = bulk_lognorm(sums[group : group + 1], target_sum)[0]
-        zeros, squares = _zero_deviations(tables(group)[0], (totals * share)[cells[~alone[cells]]])
+        zeros, squares = _zero_deviations(tables(group)[0], delta[cells[~alone[cells]]])
         deviation = first[group] + zeros - lost * bulk
         total = second[group] + squares.sum() + lost * sum_of_squares(bulk) - sum_of_squares(deviation) / n
         noise[group] = max(total, 0.0) * (n - 1) / n
@@ -84,11 +85,10 @@ def _members(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
     return np.split(np.argsort(groups, kind="stable"), ends)[1:-1]
 
 
-def _replaced(run: Run, u: np.ndarray, w: np.ndarray, totals: np.ndarray, share: np.ndarray):
+def _replaced(run: Run, u: np.ndarray, w: np.ndarray, delta: np.ndarray, share: np.ndarray):
     """Sum (by gene) and sum of squares (of all) of the true deviations, less those that the entries have as zeros."""
-    shares = share[run.cells]
-    as_zero = u.take(run.genes) * np.repeat(totals[run.cells] * shares, run.lengths)
-    true = as_zero - w.take(run.genes) * (run.values * np.repeat(shares, run.lengths))
+    as_zero = u.take(run.genes) * np.repeat(delta[run.cells], run.lengths)
+    true = as_zero - w.take(run.genes) * (run.values * np.repeat(share[run.cells], run.lengths))
     np.log1p(as_zero, out=as_zero)
     np.log1p(true, out=true)
     square = sum_of_squares(true) - sum_of_squares(as_zero)

@@ -106,7 +106,7 @@ def lognorm_moments(
 
 
 def sum_of_squares(values: np.ndarray) -> float:
-    """`values @ values`, the same on any number of threads: a BLAS may split it among them, and idles at this length."""
+    """`values @ values`, the same on any number of threads: a BLAS may split it, and gains nothing at this length."""
     return float(np.einsum("i,i->", values, values))
 
 

@@ -119,7 +119,7 @@ def load_summary(path: str | os.PathLike) -> Summary:
     **Raises:** `Refusal` for a file that is not a summary, is from a later version or was changed or cut since.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             header, content = json.loads(str(file["header"])), json.loads(str(file["content"]))
             if header["format"] != _FORMAT or header["version"] > _VERSION:
                 raise _unreadable(path, f"it is {header['format']!r}, version {header['version']}")

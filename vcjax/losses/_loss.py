@@ -59,8 +59,6 @@ def as_loss(
     return loss
 
 
-
-
 def _mean(metric: Metric, pred: Any, constants: tuple[Any, ...], relax: Relaxation) -> Float[Array, ""]:
     real, _, weights, where, valid = constants
     values = metric(pred, real, relax=relax, weights=weights, where=where, valid=valid)

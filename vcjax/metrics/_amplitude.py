@@ -37,7 +37,8 @@ def amplitude_slope(
     reference: Reference = None,
     pred_reference: Reference = None,
 ) -> Float[Array, " perts"]:
-    r"""$\langle\hat\delta, \delta\rangle_w / \langle\delta,\delta\rangle_w$: the slope of the predicted on the measured effect.
+    r"""$\langle\hat\delta, \delta\rangle_w / \langle\delta,\delta\rangle_w$: the slope of the predicted on the
+    measured effect.
 
     1 if the part of the prediction along the truth has the right size, 0 if there is none, negative if it is reversed.
     Errors at right angles to the truth do not change it.

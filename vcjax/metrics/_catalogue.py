@@ -5,7 +5,7 @@ import functools as ft
 
 from .._pairwise import AbstractDistance, Cosine, L1, L2
 from . import _amplitude, _correlation, _error, _expression, _retrieval
-from ._metric import Metric
+from ._metric import Differentiable, Metric
 from ._rows import (
     ControlSource,
     discrimination,
@@ -81,6 +81,8 @@ def _errors() -> tuple[Metric, ...]:
 
 def _delta_errors(control: ControlSource) -> tuple[Metric, ...]:
     own = "" if control == "real" else " (each side from its own control)"
+    smooth: Differentiable = "smooth"
+    kinked: Differentiable = "almost everywhere"
     same = "Equal to the expr_ form: with one control for both sides it cancels." if control == "real" else ""
     return tuple(
         _error_row(
@@ -95,13 +97,13 @@ def _delta_errors(control: ControlSource) -> tuple[Metric, ...]:
             notes=same,
         )
         for kind, function, title, formula, differentiable, source, v1, v2 in (
-            ("mae", _error.mae, "Mean absolute error", "mean_g |d^_pg - d_pg|", "almost everywhere",
+            ("mae", _error.mae, "Mean absolute error", "mean_g |d^_pg - d_pg|", kinked,
              f"{_V1} mae_delta; {_V2} delta_mae", "mae_delta", "delta_mae"),
-            ("mse", _error.mse, "Mean squared error", "mean_g (d^_pg - d_pg)^2", "smooth",
+            ("mse", _error.mse, "Mean squared error", "mean_g (d^_pg - d_pg)^2", smooth,
              f"{_V1} mse_delta; {_V2} delta_mse", "mse_delta", "delta_mse"),
-            ("rmse", _error.rmse, "Root mean squared error", "sqrt(mean_g (d^_pg - d_pg)^2)", "almost everywhere",
+            ("rmse", _error.rmse, "Root mean squared error", "sqrt(mean_g (d^_pg - d_pg)^2)", kinked,
              "PerturBench rmse", None, None),
-            ("l2", _error.l2, "Euclidean distance", "sqrt(sum_g (d^_pg - d_pg)^2)", "almost everywhere",
+            ("l2", _error.l2, "Euclidean distance", "sqrt(sum_g (d^_pg - d_pg)^2)", kinked,
              "Ahlmann-Eltze et al. 2025", None, None),
         )
     )  # fmt: skip
@@ -261,7 +263,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
         _score_row(
             name=f"pds_{kind}",
             function=discrimination(distance, control, exclude=exclude, **options),
-            summary=f"Perturbation discrimination with {_NAMES[kind]} distance: the share of others it is farther from.",
+            summary=f"Perturbation discrimination by {_NAMES[kind]} distance: the share of others it is farther from.",
             formula=f"1 - #{{q: d(d^_p, d_q) < d(d^_p, d_p)}} / ({below})",
             differentiable="relaxed",
             no_skill=0.5 if below == "P-1" else None,
@@ -369,8 +371,8 @@ CATALOGUE: dict[str, Metric] = _table(
     _retrievals("real", "panel"),
     _amplitudes("real"),
 )
-"""Every metric under this library's conventions: the measured control on both sides, ties one half, n − 1, the targets of the
-whole panel left out of discrimination."""
+"""Every metric under this library's conventions: the measured control on both sides, ties one half, n − 1, the targets
+of the whole panel left out of discrimination."""
 
 V2: dict[str, Metric] = {row.v2: row for row in CATALOGUE.values() if row.v2}
 """cell-eval2 0.20.0 (its `v2` preset), by its names."""

@@ -28,7 +28,8 @@ def pearson(
 ) -> Float[Array, " perts"]:
     r"""Pearson correlation over genes of the predicted and the measured effect ("Pearson delta").
 
-    $\mathrm{cov}_w(\hat\delta, \delta) / \sqrt{\mathrm{var}_w \hat\delta\,\mathrm{var}_w \delta}$ with $\hat\delta = \hat x - \hat r$,
+    $\mathrm{cov}_w(\hat\delta, \delta) / \sqrt{\mathrm{var}_w \hat\delta\,\mathrm{var}_w \delta}$ with $\hat\delta =
+    \hat x - \hat r$,
     $\delta = x - r$.
 
     **Arguments:**
@@ -57,7 +58,8 @@ def cosine(
     reference: Reference = None,
     pred_reference: Reference = None,
 ) -> Float[Array, " perts"]:
-    r"""Cosine similarity of the effects, $\langle\hat\delta,\delta\rangle_w / (\lVert\hat\delta\rVert_w \lVert\delta\rVert_w)$.
+    r"""Cosine similarity of the effects, $\langle\hat\delta,\delta\rangle_w / (\lVert\hat\delta\rVert_w
+    \lVert\delta\rVert_w)$.
 
     Arguments and errors as for `pearson`; NaN where either effect is zero. Source: PerturBench.
     """
@@ -79,7 +81,8 @@ def spearman(
     With a relaxation the predicted effect has soft ranks; the measured one keeps its own. Weights enter the correlation
     of the ranks; the ranks are those among the genes of `where`.
 
-    Arguments and errors as for `pearson`; NaN where either effect is constant. Equals `scipy.stats.spearmanr` when hard.
+    Arguments and errors as for `pearson`; NaN where either effect is constant. Equals `scipy.stats.spearmanr` when
+    hard.
     """
     pred, real, w = _effects(pred, real, weights, where, reference, pred_reference)
     counted = None if where is None else jnp.broadcast_to(jnp.atleast_2d(jnp.asarray(where)), pred.shape)
@@ -99,13 +102,14 @@ def r2(
     reference: Reference = None,
     pred_reference: Reference = None,
 ) -> Float[Array, " perts"]:
-    r"""Coefficient of determination of the effect, $1 - \sum_g w_g (\hat\delta_g - \delta_g)^2 / \sum_g w_g (\delta_g - \bar\delta_w)^2$.
+    r"""Coefficient of determination of the effect, $1 - \sum_g w_g (\hat\delta_g - \delta_g)^2 / \sum_g w_g (\delta_g
+    - \bar\delta_w)^2$.
 
     For one perturbation it is `1 - mse / variance`, so it carries what `mse` carries on another scale; the two differ
     when averaged over perturbations.
 
-    Arguments and errors as for `pearson`; in (-inf, 1]; NaN where the measured effect is constant. (scikit-learn gives 1
-    or 0 there.)
+    Arguments and errors as for `pearson`; in (-inf, 1]; NaN where the measured effect is constant. (scikit-learn gives
+    1 or 0 there.)
     """
     pred, real, w = _effects(pred, real, weights, where, reference, pred_reference)
     centred = real - weighted_mean(real, w)[:, None]
@@ -126,6 +130,7 @@ def weighted_r2(
 ) -> Float[Array, " perts"]:
     r"""Weighted $R^2(\Delta)$: `r2` with the weights in the place where nobody forgets them.
 
-    Equal to $1 - \mathrm{WMSE}_p / \mathrm{Var}_w(\delta_p)$. Source: Mejia et al., *Diversity by Design* (weighted R²).
+    Equal to $1 - \mathrm{WMSE}_p / \mathrm{Var}_w(\delta_p)$. Source: Mejia et al., *Diversity by Design* (weighted
+    R²).
     """
     return r2(pred, real, weights=weights, where=where, reference=reference, pred_reference=pred_reference)

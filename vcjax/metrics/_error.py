@@ -39,7 +39,8 @@ def mse(
 
     **Returns:** one value a perturbation; NaN where all weights are zero.
 
-    **Raises:** `ValueError` for shapes that differ or do not broadcast; `TypeError` for values that are not real numbers.
+    **Raises:** `ValueError` for shapes that differ or do not broadcast; `TypeError` for values that are not real
+    numbers.
 
     Source: cell-eval 0.8.2 (`mse`, `mse_delta`), cell-eval2 0.20.0 (`expr_mse`, `delta_mse`).
     """
@@ -110,7 +111,8 @@ def weighted_mse(
     *,
     where: GeneMask = None,
 ) -> Float[Array, " perts"]:
-    r"""Weighted mean squared error (WMSE), $\sum_g \tilde w_{pg} (\hat x_{pg} - x_{pg})^2$ with $\tilde w = w / \sum_g w$.
+    r"""Weighted mean squared error (WMSE), $\sum_g \tilde w_{pg} (\hat x_{pg} - x_{pg})^2$ with $\tilde w = w / \sum_g
+    w$.
 
     `mse` with the weights in the place where nobody forgets them. A prediction with independent errors of variance
     $s^2$ scores $s^2$ whatever the weights.

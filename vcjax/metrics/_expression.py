@@ -1,7 +1,7 @@
 r"""Squared errors of profiles with the sampling noise taken out (cell-eval2's `expr_*_unbiased` family).
 
-A profile is a mean over cells, so $\lVert\hat x_p - x_p\rVert^2$ is larger than the distance of the two expectations by the
-sampling noise of both sides, $\hat C_p + C_p$. Noise, its cap and the share granted are constants of the
+A profile is a mean over cells, so $\lVert\hat x_p - x_p\rVert^2$ is larger than the distance of the two expectations
+by the sampling noise of both sides, $\hat C_p + C_p$. Noise, its cap and the share granted are constants of the
 differentiation: a model is not paid for the scatter of its cells.
 """
 
@@ -77,15 +77,17 @@ def granted_noise(
 ) -> Float[Array, " perts"]:
     r"""How much of its claimed sampling noise a prediction is granted, $\rho \min(\hat C_p, k\,C_p)$.
 
-    $\rho = \min(1, B / \sum_q w_q \min(\hat C_q, k C_q))$ with $w_q = 1/G_q$, and $B$ the spread of the predicted profiles
-    around their weighted mean over perturbations, summed over genes (each over the perturbations that score it, two at
-    least). Noise is granted only as far as the predictions vary at all: identical predictions get none, nor does a
-    single one. It depends on all perturbations of the call. The result has no gradient.
+    $\rho = \min(1, B / \sum_q w_q \min(\hat C_q, k C_q))$ with $w_q = 1/G_q$, and $B$ the spread of the predicted
+    profiles around their weighted mean over perturbations, summed over genes (each over the perturbations that score
+    it, two at least). Noise is granted only as far as the predictions vary at all: identical predictions get none, nor
+    does a single one. It depends on all perturbations of the call. The result has no gradient.
 
     Source: cell-eval2 0.20.0.
     """
     pred = lax.stop_gradient(as_float_matrix(pred, "pred"))
-    claimed = jnp.minimum(_noise(pred_noise, pred.dtype, "pred_noise"), cap * _noise(real_noise, pred.dtype, "real_noise"))
+    claimed = jnp.minimum(
+        _noise(pred_noise, pred.dtype, "pred_noise"), cap * _noise(real_noise, pred.dtype, "real_noise")
+    )
     scored = _scored(pred.shape, pred.dtype, targets, where, valid)
     weight = safe_divide(jnp.ones_like(scored[:, 0]), jnp.sum(scored, axis=1), otherwise=0.0)
     share = scored * weight[:, None]
@@ -109,8 +111,8 @@ def capped_unbiased_mse(
 ) -> Float[Array, " perts"]:
     r"""`unbiased_mse` with the predicted side's noise replaced by what it is granted.
 
-    $(\lVert\hat x_p - x_p\rVert^2_{(p)} - \rho\min(\hat C_p, k\,C_p) - C_p) / G_p$; see `granted_noise`. Claiming scatter that the
-    measured cells do not have, or that the predictions do not show, buys nothing.
+    $(\lVert\hat x_p - x_p\rVert^2_{(p)} - \rho\min(\hat C_p, k\,C_p) - C_p) / G_p$; see `granted_noise`. Claiming
+    scatter that the measured cells do not have, or that the predictions do not show, buys nothing.
 
     Arguments and errors as for `unbiased_mse`. Source: cell-eval2 0.20.0 (`expr_mse_unbiased_capped`).
     """
@@ -127,7 +129,8 @@ def unbiased_distance(
     targets: Targets = None,
     where: GeneMask = None,
 ) -> Float[Array, " perts"]:
-    r"""Squared size of the measured effect without sampling noise, $(\lVert x_p - x_c\rVert^2_{(p)} - C_p - C_c) / G_p$.
+    r"""Squared size of the measured effect without sampling noise, $(\lVert x_p - x_c\rVert^2_{(p)} - C_p - C_c) /
+    G_p$.
 
     Reads the measured side only; often negative for perturbations that do nothing.
 
@@ -152,16 +155,15 @@ def capped_norm(
     where: GeneMask = None,
     valid: Valid = None,
 ) -> Float[Array, ""]:
-    r"""Error relative to the size of the effects, $\sum_p \mathrm{capped}_p / \sum_p \mathrm{distance}_p$: one number for the panel.
+    r"""Error relative to the size of the effects, $\sum_p \mathrm{capped}_p / \sum_p \mathrm{distance}_p$: one number
+    for the panel.
 
     About 0 for a perfect prediction, about 1 for the control pasted. NaN if the effects of the panel are not larger
     than their sampling noise (a denominator that is not positive).
 
     Source: cell-eval2 0.20.0 (`expr_mse_unbiased_capped_norm`).
     """
-    errors = capped_unbiased_mse(
-        pred, real, pred_noise, real_noise, targets=targets, cap=cap, where=where, valid=valid
-    )
+    errors = capped_unbiased_mse(pred, real, pred_noise, real_noise, targets=targets, cap=cap, where=where, valid=valid)
     sizes = unbiased_distance(real, control, real_noise, control_noise, targets=targets, where=where)
     sizes = sizes.astype(errors.dtype)
     both = jnp.isfinite(errors) & jnp.isfinite(sizes)
@@ -174,7 +176,8 @@ def capped_norm(
 def mass_ratio(real: PertsGenes, target_sum: Real[ArrayLike, ""], *, where: GeneMask = None) -> Float[Array, " perts"]:
     r"""Total expression of a log1p profile over the library size it was normalised to, $\sum_g (e^{x_{pg}} - 1) / s$.
 
-    1 for `bulk_lognorm`; below 1 for means of log1p cells, by how much averaging logarithms loses; 0 for an empty group.
+    1 for `bulk_lognorm`; below 1 for means of log1p cells, by how much averaging logarithms loses; 0 for an empty
+    group.
 
     Source: cell-eval2 0.20.0 (`expr_real_mass_ratio`).
     """

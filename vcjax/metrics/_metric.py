@@ -24,15 +24,16 @@ class Metric(eqx.Module):
     **Fields:**
 
     - `name`: the column of a report, e.g. `pds_l1`.
-    - `function`: `(pred: Profiles, real: Profiles, *, relax, weights, where, valid) -> values`, one value a perturbation,
-        or one number for a `panel` metric.
+    - `function`: `(pred: Profiles, real: Profiles, *, relax, weights, where, valid) -> values`, one value a
+        perturbation, or one number for a `panel` metric.
     - `summary`: what it measures, in one sentence; `formula`: how, in one line.
     - `perfect`, `no_skill`, `worst`: the value of a perfect prediction, of an uninformative one, and the bound on the
         bad side; `None` where there is none. `perfect` of an error is 0, of a score 1.
     - `higher_is_better`: `None` for a diagnostic that has no good direction.
     - `differentiable`: in the prediction; `relaxed` means that it needs a `Relaxation` to have a gradient.
     - `level`: `panel` if it is a single number of all perturbations together.
-    - `status`: `(pred, real, *, weights, where) -> codes`, why a value is undefined (see `Status`); `None` if it never is.
+    - `status`: `(pred, real, *, weights, where) -> codes`, why a value is undefined (see `Status`); `None` if it never
+        is.
     - `needs_noise`, `needs_weights`, `needs_targets`: what it cannot do without.
     - `source`: where the definition comes from (paper and equation, or package and version).
     - `v1`, `v2`: its names in cell-eval and in cell-eval2, where they have it.

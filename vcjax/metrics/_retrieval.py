@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._checks import as_float_matrix
@@ -37,8 +38,8 @@ def candidates_closer(
     - `distances`: of each query to each candidate.
     - `own`: column of each query's own candidate; by default the diagonal.
     - `candidates`: which columns count (for all queries, or for each); a query's own always does.
-    - `ties`: `"half"` counts an equally near candidate one half, `"strict"` counts it as closer, `"position"` as closer if
-        it stands before the query's own (what a stable argsort does).
+    - `ties`: `"half"` counts an equally near candidate one half, `"strict"` counts it as closer, `"position"` as
+        closer if it stands before the query's own (what a stable argsort does).
     - `relax`: smooths the comparisons; the two conventions that are not `"half"` are exact only.
     """
     rows, columns = distances.shape
@@ -64,7 +65,8 @@ def _own(own, rows, columns):
     if own is None:
         if rows != columns:
             raise ValueError(
-                f"{rows} predictions and {columns} candidates: say with `own` which candidate belongs to which prediction."
+                f"{rows} predictions and {columns} candidates: "
+                "say with `own` which candidate belongs to which prediction."
             )
         return jnp.arange(rows)
     return jnp.asarray(own)
@@ -74,7 +76,7 @@ def _banks(pred, real, reference, pred_reference):
     pred, real = as_float_matrix(pred, "pred"), as_float_matrix(real, "real")
     if pred.shape[1] != real.shape[1]:
         raise ValueError(f"`pred` and `real` must have the same genes, got shapes {pred.shape} and {real.shape}.")
-    dtype = jnp.promote_types(pred.dtype, real.dtype)
+    dtype = np.promote_types(pred.dtype, real.dtype)
     pred_reference = reference if pred_reference is None else pred_reference
     return effect(pred.astype(dtype), pred_reference), effect(real.astype(dtype), reference)
 
@@ -98,18 +100,19 @@ def retrieval_distances(
     if where is not None and jnp.ndim(where) != 1:
         raise ValueError("`where` is one mask of genes here: distances between perturbations need the same genes.")
     if exclude != "none" and targets is None:
-        raise ValueError(f"`exclude={exclude!r}` needs `targets`: the index of the gene that each perturbation targets.")
+        raise ValueError(
+            f"`exclude={exclude!r}` needs `targets`: the index of the gene that each perturbation targets."
+        )
     pred, real = _banks(pred, real, reference, pred_reference)
+    kept = jnp.ones(pred.shape[1], bool) if where is None else jnp.asarray(where)
     if where is not None or exclude == "panel":
-        kept = jnp.ones(pred.shape[1], bool) if where is None else jnp.asarray(where)
         if exclude == "panel":
             kept = kept & ~_targeted(targets, pred.shape[1])
         pred, real = (jnp.where(kept[None, :], side, 0) for side in (pred, real))
     distances = distance(pred, real)
     if exclude == "own":
         gene = jnp.asarray(targets)[_own(own, pred.shape[0], real.shape[0])]
-        if where is not None:
-            gene = jnp.where((gene >= 0) & kept[jnp.maximum(gene, 0)], gene, -1)
+        gene = jnp.where((gene >= 0) & kept[jnp.maximum(gene, 0)], gene, -1)
         distances = distance.excluding(distances, pred, real, gene)
     return distances
 
@@ -140,9 +143,9 @@ def perturbation_discrimination(
 ) -> Float[Array, " perts"]:
     r"""Perturbation Discrimination Score (PDS): the share of other perturbations that a prediction is farther from.
 
-    $\mathrm{PDS}_p = 1 - \frac{1}{P-1} \sum_{q \ne p} H\big(d(\hat\delta_p, \delta_p) - d(\hat\delta_p, \delta_q)\big)$: 1 is best, and predictions
-    without information score exactly 1/2 on average when all perturbations are candidates. L1 and L2 reward inflated
-    effects; read an amplitude ratio beside them.
+    $\mathrm{PDS}_p = 1 - \frac{1}{P-1} \sum_{q \ne p} H\big(d(\hat\delta_p, \delta_p) - d(\hat\delta_p,
+    \delta_q)\big)$: 1 is best, and predictions without information score exactly 1/2 on average when all perturbations
+    are candidates. L1 and L2 reward inflated effects; read an amplitude ratio beside them.
 
     **Arguments:**
 
@@ -155,18 +158,24 @@ def perturbation_discrimination(
     - `exclude`: drop from the distance no gene, a query's `"own"` target, or the targets of the whole `"panel"`.
     - `targets`: index of the gene that each candidate targets, -1 for none.
     - `direction`: predictions as queries among measured effects; `"truth_to_pred"` the other way round; or the mean.
-    - `where`: genes that count; `reference`, `pred_reference`: what the measured and predicted effects are measured from.
+    - `where`: genes that count; `reference`, `pred_reference`: what the measured and predicted effects are measured
+        from.
     - `relax`: smooths the comparisons; the temperature is a quantile of each row's own gaps.
 
     **Returns:** one value a perturbation; NaN without another candidate, and where a distance is NaN.
 
-    **Raises:** `ValueError` for gene axes that differ, for an exclusion without `targets`, for more or fewer candidates than
-    predictions without `own`, and for an unknown option.
+    **Raises:** `ValueError` for gene axes that differ, for an exclusion without `targets`, for more or fewer
+    candidates than predictions without `own`, and for an unknown option.
 
-    Source: cell-eval2 0.20.0 (`pds_*`: `exclude="panel"`); cell-eval 0.8.2 (`discrimination_score_*`: `ties="position"`,
-    `denominator="n"`, `exclude="own"`).
+    Source: cell-eval2 0.20.0 (`pds_*`: `exclude="panel"`); cell-eval 0.8.2 (`discrimination_score_*`:
+    `ties="position"`, `denominator="n"`, `exclude="own"`).
     """
-    _check_options(ties=(ties, Ties), denominator=(denominator, Denominator), exclude=(exclude, Exclude), direction=(direction, Direction))
+    _check_options(
+        ties=(ties, Ties),
+        denominator=(denominator, Denominator),
+        exclude=(exclude, Exclude),
+        direction=(direction, Direction),
+    )
     distances = retrieval_distances(
         pred, real, distance=distance, where=where, reference=reference, pred_reference=pred_reference,
         exclude=exclude, targets=targets, own=own,
@@ -188,13 +197,13 @@ def discrimination_from_distances(
 ) -> Float[Array, " perts"]:
     """`perturbation_discrimination` of distances at hand: several scores from one distance matrix."""
     if direction == "both":
-        both = (
+        there, back = (
             discrimination_from_distances(
                 distances, own, ties=ties, denominator=denominator, candidates=candidates, direction=one, relax=relax
             )
             for one in ("pred_to_truth", "truth_to_pred")
         )
-        return 0.5 * sum(both)
+        return 0.5 * (there + back)
     if direction == "truth_to_pred":
         if own is not None or distances.shape[0] != distances.shape[1]:
             raise ValueError('`direction="truth_to_pred"` needs the same perturbations on both sides, and no `own`.')
@@ -221,10 +230,11 @@ def normalised_inverse_rank(
     where: Bool[ArrayLike, " genes"] | None = None,
     relax: Relaxation = HARD,
 ) -> Float[Array, " perts"]:
-    r"""Normalised inverse rank (NIR), $\frac{1}{P-1}\sum_{q \ne p} H(d_{pq} - d_{pp})$ on raw profiles with L2 distance.
+    r"""Normalised inverse rank (NIR), $\frac{1}{P-1}\sum_{q \ne p} H(d_{pq} - d_{pp})$ on raw profiles with L2
+    distance.
 
-    The same number as `perturbation_discrimination` with that distance. The original lets ties lose (`ties="strict"`), so
-    that a constant truth scores 0; here they count one half.
+    The same number as `perturbation_discrimination` with that distance. The original lets ties lose (`ties="strict"`),
+    so that a constant truth scores 0; here they count one half.
 
     With the measured effects of *all* perturbations as `real`, and `own`, this is Systema's centroid accuracy.
 
@@ -243,7 +253,8 @@ def perturbench_rank(
     where: Bool[ArrayLike, " genes"] | None = None,
     relax: Relaxation = HARD,
 ) -> Float[Array, " perts"]:
-    r"""Rank of PerturBench, $\frac1n \sum_{q \ne p} H(d(\hat x_p, x_p) - d(\hat x_q, x_p))$: 0 is best, $(n-1)/2n$ is chance.
+    r"""Rank of PerturBench, $\frac1n \sum_{q \ne p} H(d(\hat x_p, x_p) - d(\hat x_q, x_p))$: 0 is best, $(n-1)/2n$ is
+    chance.
 
     The truth is the query, the predictions are the candidates. Ties count one half (the original shuffles them with an
     unseeded generator). The distance of the original, the RMSE, orders as L2 does.
@@ -296,9 +307,11 @@ def recall_at_k(
     where: Bool[ArrayLike, " genes"] | None = None,
     relax: Relaxation = HARD,
 ) -> Float[Array, " perts"]:
-    r"""Whether a prediction's own perturbation is among the k nearest, $H(k - \tfrac12 - k_p)$: 1, 0, or 1/2 on the boundary.
+    r"""Whether a prediction's own perturbation is among the k nearest, $H(k - \tfrac12 - k_p)$: 1, 0, or 1/2 on the
+    boundary.
 
-    With a relaxation the rank is smooth, and so is the cut, over `softness` times the number of candidates. Arguments as for `perturbation_discrimination`.
+    With a relaxation the rank is smooth, and so is the cut, over `softness` times the number of candidates. Arguments
+    as for `perturbation_discrimination`.
 
     **Raises:** `ValueError` for k < 1.
     """

@@ -132,5 +132,3 @@ def mass(pred, real, *, relax, weights, where, valid):
     if real.target_sum is None:
         return jnp.full(as_float_matrix(real.mean, "real").shape[0], jnp.nan)
     return _expression.mass_ratio(real.mean, real.target_sum, where=where)
-
-

@@ -33,7 +33,14 @@ class Status(enum.IntEnum):
 
 
 def effect_status(
-    pred: Profiles, real: Profiles, *, control: str, similarity: str, pred_matters: bool = True, weights=None, where=None
+    pred: Profiles,
+    real: Profiles,
+    *,
+    control: str,
+    similarity: str,
+    pred_matters: bool = True,
+    weights=None,
+    where=None,
 ) -> Int[Array, " perts"]:
     """Where a correlation (`similarity="pearson"`) or a norm (`"cosine"`) of the effects is undefined, and why."""
     w = gene_weights(real.mean.shape, real.mean.dtype, weights, where)

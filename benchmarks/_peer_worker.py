@@ -1,0 +1,69 @@
+"""Times the discrimination scores of cell-eval and cell-eval2 on given arrays; run by the peers' interpreter.
+
+    python _peer_worker.py cell-eval|cell-eval2 FOLDER
+
+Reads one JSON request a line from standard input, `{"distance": "l1", "rows": 100}`, and answers with one line of wall
+and CPU seconds of the call alone, and its scores. `FOLDER` holds `pred.npy` and `real.npy`, effects of shape
+(perts, genes) in float64. Perturbation i is labelled by, and targets, gene i.
+"""
+
+import importlib
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+import types
+
+import numpy as np
+
+
+def cell_eval(pred, real, labels, genes):
+    """Its row loop, over the first `rows` predictions and all candidates."""
+    module = importlib.import_module("cell_eval.metrics._anndata")
+
+    def arrays(embed_key=None):
+        for x, y in zip(pred, real, strict=True):
+            yield types.SimpleNamespace(perturbation_effect=lambda which, abs, x=x, y=y: y if which == "real" else x)
+
+    def score(distance, rows):
+        data = types.SimpleNamespace(iter_bulk_arrays=arrays, perts=labels[:rows], genes=genes)
+        return module.discrimination_score(data, metric=distance)
+
+    return score
+
+
+def cell_eval2(pred, real, labels, genes):
+    """All rows, with the conventions of its preset v2."""
+    module = importlib.import_module("cell_eval2.metrics.discrimination")
+    control = np.zeros((1, len(genes)))
+    keys = np.concatenate([labels, ["non-targeting"]])
+    bulks = {"pred_bulk": (keys, np.concatenate([pred, control])), "real_bulk": (keys, np.concatenate([real, control]))}
+
+    def score(distance, rows):
+        return module.discrimination_score(
+            **bulks, genes=genes, distance=distance, rank_denominator="n-1", control_source="real"
+        )
+
+    return score
+
+
+def main():
+    peer, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    logging.disable(logging.CRITICAL)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the package prints must not come between the answers
+    pred, real = np.load(folder / "pred.npy"), np.load(folder / "real.npy")
+    genes = np.array([f"G{i:05d}" for i in range(pred.shape[1])])
+    score = {"cell-eval": cell_eval, "cell-eval2": cell_eval2}[peer](pred, real, genes[: len(pred)], genes)
+    for line in sys.stdin:
+        request = json.loads(line)
+        cpu, wall = time.process_time(), time.perf_counter()
+        scores = score(**request)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(json.dumps({"wall": wall, "cpu": cpu, "scores": list(scores.values())}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

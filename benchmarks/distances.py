@@ -1,0 +1,239 @@
+"""Distances between perturbations and the discrimination score, against scipy, scikit-learn, cell-eval and cell-eval2.
+
+    python benchmarks/distances.py --peers PYTHON [--sizes 100 300 1000 2000] [--genes 18080] [--out FOLDER]
+
+`PYTHON` is an interpreter with the peers installed; see README.md. Every case runs its contenders in turn, A, B, C, A,
+B, C. vcjax is timed after compilation, which is listed by itself, on arrays that JAX holds already; the peers on NumPy
+arrays in a process that has imported them already.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _measure import interleave, load, machine, RESULTS, Sample, time_call, versions, versions_of, write_results
+from _report import distances_report
+from scipy.spatial.distance import cdist
+from sklearn.metrics import pairwise_distances
+
+import vcjax
+from vcjax.metrics import CATALOGUE, CELL_EVAL, Cosine, L1, L2, perturbation_discrimination, V2
+
+
+DISTANCES = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
+DTYPES = ("float64", "float32")
+DIRECT_LIMIT = 300  # above it, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's), all rows of cell-eval
+SOFT_LIMIT = 1000
+SAMPLED_ROWS = 12
+BUDGET = 60  # seconds for a case; two rounds are made whatever they take
+# P x P matrices that a program may hold beside its inputs and results: the distances as they are summed and as they are
+# returned; for a score also the gaps and the sorted gaps of its temperature; for a gradient two derivatives of those.
+ALLOWED = {"distance": 2, "score": 4, "gradient": 6}
+SOFT = vcjax.Relaxation(0.1)
+
+
+class Peer:
+    """A process that has imported a peer and answers requests for its discrimination score."""
+
+    def __init__(self, python: str, name: str, folder: pathlib.Path):
+        worker = pathlib.Path(__file__).with_name("_peer_worker.py")
+        self._process = subprocess.Popen(
+            [python, worker, name, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self.scores: list[float] = []
+
+    def time(self, distance: str, rows: int) -> Sample:
+        """The score of the first `rows` predictions."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps({"distance": distance, "rows": rows}).encode() + b"\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        self.scores = answer["scores"]
+        return Sample(answer["wall"], answer["cpu"])
+
+    def time_sampled(self, distance: str, rows: int) -> Sample:
+        """All rows, from the time of some of them; what is done once is counted once."""
+        once, some = self.time(distance, 0), self.time(distance, SAMPLED_ROWS)
+        scale = lambda a, b: a + (b - a) * rows / SAMPLED_ROWS
+        return Sample(scale(once.wall, some.wall), scale(once.cpu, some.cpu))
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def effects(perts: int, genes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and measured effects: a response that all share, one of each perturbation, and noise."""
+    rng = np.random.default_rng(seed)
+    real = 0.1 * rng.standard_normal(genes) + 0.1 * rng.standard_normal((perts, genes))
+    pred = 0.02 * real
+    pred += 0.1 * rng.standard_normal((perts, genes))
+    return pred, real
+
+
+def compiled(function: Callable, *args: Any) -> Any:
+    """The program for arguments of these shapes."""
+    return jax.jit(function).lower(*args).compile()
+
+
+def call(program: Callable, *args: Any) -> Callable[[], Sample]:
+    """A contender that waits for the result."""
+    return lambda: time_call(lambda: jax.block_until_ready(program(*args)))
+
+
+def profiles(effect: np.ndarray, dtype: str) -> vcjax.Profiles:
+    """Effects over a control of zero; perturbation i targets gene i."""
+    perts, genes = effect.shape
+    return vcjax.Profiles(jnp.asarray(effect, dtype), jnp.zeros(genes, dtype), targets=jnp.arange(perts))
+
+
+def distance_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int) -> dict[str, Any]:
+    """The (perts, perts) matrix alone."""
+    arrays = {dtype: (jnp.asarray(pred, dtype), jnp.asarray(real, dtype)) for dtype in DTYPES}
+    programs = {dtype: compiled(DISTANCES[name], *sides) for dtype, sides in arrays.items()}
+    contenders = {f"vcjax {dtype}": call(programs[dtype], *arrays[dtype]) for dtype in DTYPES}
+    metric = {"l1": "cityblock", "l2": "euclidean", "cosine": "cosine"}[name]
+    direct = len(pred) <= DIRECT_LIMIT
+    if direct or name == "l1":
+        contenders["scipy cdist"] = lambda: time_call(lambda: cdist(pred, real, metric))
+    if direct or name != "l1":
+        contenders["scikit-learn"] = lambda: time_call(lambda: pairwise_distances(pred, real, metric=name))
+    if name != "l1":
+        single = pred.astype(np.float32), real.astype(np.float32)
+        contenders["scikit-learn float32"] = lambda: time_call(lambda: pairwise_distances(*single, metric=name))
+    ours = np.asarray(programs["float64"](*arrays["float64"]))
+    theirs = cdist(pred[:10], real, metric)
+    return {
+        **_case("distance", name, pred, interleave(contenders, rounds, budget=BUDGET), "vcjax float64"),
+        "agreement": {"scipy cdist (10 rows)": float(np.max(np.abs(ours[:10] - theirs)))},
+    }
+
+
+def score_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, peers: Mapping[str, Peer]) -> dict[str, Any]:
+    """The discrimination score, exact."""
+    perts = len(pred)
+    sides = {dtype: (profiles(pred, dtype), profiles(real, dtype)) for dtype in DTYPES}
+    row = V2[f"pds_{name}"]
+    programs = {dtype: compiled(row, *sides[dtype]) for dtype in DTYPES}
+    contenders = {f"vcjax {dtype}": call(programs[dtype], *sides[dtype]) for dtype in DTYPES}
+    contenders["cell-eval2"] = lambda: peers["cell-eval2"].time(name, perts)
+    whole = perts <= DIRECT_LIMIT
+    label = "cell-eval" if whole else f"cell-eval (from {SAMPLED_ROWS} rows)"
+    peer = peers["cell-eval"]
+    contenders[label] = (lambda: peer.time(name, perts)) if whole else (lambda: peer.time_sampled(name, perts))
+    case = _case("score", name, pred, interleave(contenders, rounds, budget=BUDGET), "vcjax float64")
+    apart = lambda ours, theirs: float(np.max(np.abs(np.asarray(ours) - theirs)))
+    agreement = {"cell-eval2": apart(programs["float64"](*sides["float64"]), peers["cell-eval2"].scores)}
+    if whole:
+        v1 = jax.jit(CELL_EVAL[f"discrimination_score_{name}"])(*sides["float64"])
+        agreement["cell-eval"] = apart(v1, peer.scores)
+    return {**case, "agreement": agreement}
+
+
+def soft_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, dtype: str) -> dict[str, Any]:
+    """The soft score and its gradient, and the loss that reports the exact score with the gradient of the soft one."""
+    metric = CATALOGUE[f"pds_{name}"]
+    measured, mean = profiles(real, dtype), jnp.asarray(pred, dtype)
+    soft = vcjax.as_loss(metric, relax=SOFT, straight_through=False)
+    straight = vcjax.as_loss(metric, relax=SOFT)
+    functions = {"forward": soft, "value and gradient": jax.value_and_grad(soft)}
+    functions["straight-through value and gradient"] = jax.value_and_grad(straight)
+    contenders = {key: call(compiled(function, mean, measured), mean, measured) for key, function in functions.items()}
+    return _case(f"soft {dtype}", name, pred, interleave(contenders, rounds, budget=BUDGET), "forward")
+
+
+def _case(kind: str, name: str, pred: np.ndarray, measured: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    results = {key: runs.summary() for key, runs in measured.items()}
+    for result in results.values():
+        result["wall_ratio"] = result["wall_s"] / results[unit]["wall_s"]
+        result["cpu_ratio"] = result["cpu_s"] / max(results[unit]["cpu_s"], 1e-9)
+    case = {"kind": kind, "distance": name, "perts": pred.shape[0], "genes": pred.shape[1], "unit": unit}
+    case |= {"rounds": len(next(iter(measured.values())).samples), "load": load(), "results": results}
+    print(f"P={case['perts']} {name} {kind}: {', '.join(f'{k} {r["wall_s"]:.3g} s' for k, r in results.items())}")
+    return case
+
+
+def memory_case(name: str, perts: int, genes: int, dtype: str) -> list[dict[str, Any]]:
+    """What each program holds besides inputs and results, from its compiled form."""
+    matrix = jax.ShapeDtypeStruct((perts, genes), dtype)
+    control, targets = jax.ShapeDtypeStruct((genes,), dtype), jax.ShapeDtypeStruct((perts,), "int32")
+    screen = vcjax.Profiles(matrix, control, targets=targets)
+    options = {"distance": DISTANCES[name]}
+    soft = lambda pred, real: jnp.mean(perturbation_discrimination(pred, real, relax=SOFT, **options))
+    loss = vcjax.as_loss(CATALOGUE[f"pds_{name}"], relax=SOFT)
+    programs = {
+        "distances": ("distance", DISTANCES[name], (matrix, matrix)),
+        "score of effects": ("score", lambda a, b: perturbation_discrimination(a, b, **options), (matrix, matrix)),
+        "soft score of effects, gradient": ("gradient", jax.value_and_grad(soft), (matrix, matrix)),
+        "score of profiles": ("score", V2[f"pds_{name}"], (screen, screen)),
+        "loss of profiles, gradient": ("gradient", jax.value_and_grad(loss), (matrix, screen)),
+    }
+    square, rows = perts * perts * np.dtype(dtype).itemsize, []
+    for program, (kind, function, args) in programs.items():
+        temporary = compiled(function, *args).memory_analysis().temp_size_in_bytes
+        rows.append(
+            {"distance": name, "perts": perts, "genes": genes, "dtype": dtype, "program": program}
+            | {"temp_bytes": temporary, "square_bytes": square, "squares_allowed": ALLOWED[kind]}
+            | {"matrix_bytes": perts * genes * np.dtype(dtype).itemsize}
+            | {"beyond_bytes": max(0, temporary - ALLOWED[kind] * square)}
+        )
+    return rows
+
+
+def run_size(perts: int, genes: int, rounds: int, python: str) -> list[dict[str, Any]]:
+    """All timed cases of one number of perturbations."""
+    pred, real = effects(perts, genes)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/pred.npy", pred)
+        np.save(f"{folder}/real.npy", real)
+        peers = {name: Peer(python, name, pathlib.Path(folder)) for name in ("cell-eval", "cell-eval2")}
+        cases = []
+        for name in DISTANCES:
+            cases.append(distance_case(name, pred, real, rounds))
+            cases.append(score_case(name, pred, real, rounds, peers))
+            if perts <= SOFT_LIMIT:
+                cases += [soft_case(name, pred, real, rounds, dtype) for dtype in DTYPES]
+        for peer in peers.values():
+            peer.close()
+    return cases
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the benchmark and writes `distances.json` and `distances.md`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", required=True, metavar="PYTHON", help="interpreter that has the peers installed")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 2000], help="numbers of perturbations")
+    parser.add_argument("--genes", type=int, default=18080)
+    parser.add_argument("--rounds", type=int, default=5, help="at most; fewer where a case is slow")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_platforms", "cpu")
+    start = load()
+    cases = [case for perts in args.sizes for case in run_size(perts, args.genes, args.rounds, args.peers)]
+    memory_size = min(max(args.sizes), SOFT_LIMIT)
+    memory = [row for name in DISTANCES for d in DTYPES for row in memory_case(name, memory_size, args.genes, d)]
+    results = {
+        "machine": machine(),
+        "load": {"start": start, "end": load()},
+        "versions": versions(["vcjax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn"]),
+        "peers_versions": versions_of(args.peers, ["cell-eval", "cell-eval2", "numpy", "scipy", "scikit-learn"]),
+        "settings": {"sizes": args.sizes, "genes": args.genes, "rounds": args.rounds, "budget_s": BUDGET},
+        "cases": cases,
+        "memory": memory,
+    }
+    text, targets = distances_report(results)
+    write_results("distances", {**results, "targets": targets}, text, args.out)
+
+
+if __name__ == "__main__":
+    main()
