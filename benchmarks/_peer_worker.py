@@ -35,15 +35,20 @@ def cell_eval(pred, real, labels, genes):
 
 
 def cell_eval2(pred, real, labels, genes):
-    """All rows, with the conventions of its preset v2."""
+    """The first `rows` predictions, with the conventions of its preset v2."""
     module = importlib.import_module("cell_eval2.metrics.discrimination")
-    control = np.zeros((1, len(genes)))
-    keys = np.concatenate([labels, ["non-targeting"]])
-    bulks = {"pred_bulk": (keys, np.concatenate([pred, control])), "real_bulk": (keys, np.concatenate([real, control]))}
+    # The control comes first, so that the first rows are a view.
+    pred, real = (np.concatenate([np.zeros((1, len(genes))), side]) for side in (pred, real))
+    keys = np.concatenate([["non-targeting"], labels])
 
     def score(distance, rows):
         return module.discrimination_score(
-            **bulks, genes=genes, distance=distance, rank_denominator="n-1", control_source="real"
+            pred_bulk=(keys[: rows + 1], pred[: rows + 1]),
+            real_bulk=(keys, real),
+            genes=genes,
+            distance=distance,
+            rank_denominator="n-1",
+            control_source="real",
         )
 
     return score

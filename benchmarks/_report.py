@@ -8,11 +8,11 @@ from _measure import MIB, preamble, table, target, target_rows
 
 _ABOUT_DISTANCES = """
 Seconds: `wall` is the least of all rounds; `CPU` the median over rounds of the time of all cores together. Ratios are
-to the row marked 1: above 1 is slower. `cell-eval (from n rows)` is an extrapolation: its time is that of what it does
-once, plus that of its first n rows times P / n. All inputs are float64 but where float32 is named. vcjax, scipy and
-scikit-learn are timed in one process, the peers each in their own, around the call alone; compilation is not included.
-vcjax's score is timed with the conventions of cell-eval2 (targets of the whole panel left out, ties one half).
-scikit-learn's L1 is scipy's `cdist`, and so is that inside both peers' scores.
+to the row marked 1: above 1 is slower. `(from n rows)` is an extrapolation, linear in the number of predictions; all
+candidates take part. All inputs are float64 but where float32 is named. vcjax, scipy and scikit-learn are timed in one
+process, the peers each in their own, around the call alone; compilation is not included. vcjax's score is timed with
+the conventions of cell-eval2 (targets of the whole panel left out, ties one half). The L1 of scikit-learn is scipy's
+`cdist`, and so is that inside both peers' scores.
 """
 _ABOUT_MEMORY = """
 From `compiled.memory_analysis()`: temporaries, without inputs and results. `beyond` is what exceeds the number of P × P
@@ -65,7 +65,9 @@ def _distance_targets(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     ours = "vcjax float64"
     found = [
-        target(f"L1 at P = {size}, float64: scipy / vcjax", ratio("distance", "l1", "scipy cdist", ours), 3, at_least=True)
+        target(
+            f"L1 at P = {size}, float64: scipy / vcjax", ratio("distance", "l1", "scipy cdist", ours), 3, at_least=True
+        )
     ]
     for distance in ("l2", "cosine"):
         for dtype, suffix in (("float64", ""), ("float32", " float32")):
@@ -99,7 +101,7 @@ def end_to_end_report(results: Mapping[str, Any]) -> tuple[str, list[dict[str, A
         ]
         header = ["", "wall s", "CPU s", "peak MiB", "wall ratio", "CPU ratio", "peak ratio"]
         lines += [f"## `run --preset {preset} --profile anndata` ({case['rounds']} rounds)", *table(header, rows)]
-        lines += [f"Values against {case['peer']}, over perturbations:"]
+        lines += [f"Values of every perturbation, and their mean, against {case['peer']}:"]
         lines += _agreement_rows(case["agreement"])
     size = results["settings"]
     head = preamble("Whole runs from files", results)

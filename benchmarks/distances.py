@@ -29,10 +29,12 @@ from vcjax.metrics import CATALOGUE, CELL_EVAL, Cosine, L1, L2, perturbation_dis
 
 DISTANCES = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
 DTYPES = ("float64", "float32")
-DIRECT_LIMIT = 300  # above it, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's), all rows of cell-eval
-SOFT_LIMIT = 1000
-SAMPLED_ROWS = 12
-BUDGET = 60  # seconds for a case; two rounds are made whatever they take
+# Above this number of perturbations, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's), and the soft
+# score in float64; and of cell-eval only `LOOP_ROWS` rows are run.
+DIRECT_LIMIT, LOOP_ROWS = 300, 12
+# Above this one, of every l1 but ours only `L1_ROWS` rows are run, and no soft score.
+WHOLE_LIMIT, L1_ROWS = 1000, 100
+BUDGET = 40  # seconds for a case; two rounds are made whatever they take
 # P x P matrices that a program may hold beside its inputs and results: the distances as they are summed and as they are
 # returned; for a score also the gaps and the sorted gaps of its temperature; for a gradient two derivatives of those.
 ALLOWED = {"distance": 2, "score": 4, "gradient": 6}
@@ -51,18 +53,25 @@ class Peer:
 
     def time(self, distance: str, rows: int) -> Sample:
         """The score of the first `rows` predictions."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps({"distance": distance, "rows": rows}).encode() + b"\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         self.scores = answer["scores"]
         return Sample(answer["wall"], answer["cpu"])
 
-    def time_sampled(self, distance: str, rows: int) -> Sample:
-        """All rows, from the time of some of them; what is done once is counted once."""
-        once, some = self.time(distance, 0), self.time(distance, SAMPLED_ROWS)
-        scale = lambda a, b: a + (b - a) * rows / SAMPLED_ROWS
-        return Sample(scale(once.wall, some.wall), scale(once.cpu, some.cpu))
+    def time_sampled(self, distance: str, rows: int, sampled: int) -> Sample:
+        """All rows, from the time of one and of `sampled`; what is done once is counted once."""
+        one, some = self.time(distance, 1), self.time(distance, sampled)
+        scale = lambda a, b: a + (b - a) * (rows - 1) / (sampled - 1)
+        return Sample(scale(one.wall, some.wall), scale(one.cpu, some.cpu))
+
+    def timer(self, distance: str, rows: int, sampled: int | None) -> Callable[[], Sample]:
+        """A contender: all rows, measured or estimated."""
+        if sampled is None:
+            return lambda: self.time(distance, rows)
+        return lambda: self.time_sampled(distance, rows, sampled)
 
     def close(self) -> None:
         """Ends the process."""
@@ -90,6 +99,11 @@ def call(program: Callable, *args: Any) -> Callable[[], Sample]:
     return lambda: time_call(lambda: jax.block_until_ready(program(*args)))
 
 
+def scaled(sample: Sample, factor: float) -> Sample:
+    """The time of more of the same."""
+    return Sample(sample.wall * factor, sample.cpu * factor)
+
+
 def profiles(effect: np.ndarray, dtype: str) -> vcjax.Profiles:
     """Effects over a control of zero; perturbation i targets gene i."""
     perts, genes = effect.shape
@@ -101,11 +115,14 @@ def distance_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int) ->
     arrays = {dtype: (jnp.asarray(pred, dtype), jnp.asarray(real, dtype)) for dtype in DTYPES}
     programs = {dtype: compiled(DISTANCES[name], *sides) for dtype, sides in arrays.items()}
     contenders = {f"vcjax {dtype}": call(programs[dtype], *arrays[dtype]) for dtype in DTYPES}
-    metric = {"l1": "cityblock", "l2": "euclidean", "cosine": "cosine"}[name]
-    direct = len(pred) <= DIRECT_LIMIT
-    if direct or name == "l1":
+    metric: Any = {"l1": "cityblock", "l2": "euclidean", "cosine": "cosine"}[name]
+    perts = len(pred)
+    if perts <= DIRECT_LIMIT or (name == "l1" and perts <= WHOLE_LIMIT):
         contenders["scipy cdist"] = lambda: time_call(lambda: cdist(pred, real, metric))
-    if direct or name != "l1":
+    elif name == "l1":
+        part = lambda: time_call(lambda: cdist(pred[:L1_ROWS], real, metric))
+        contenders[f"scipy cdist (from {L1_ROWS} rows)"] = lambda: scaled(part(), perts / L1_ROWS)
+    if perts <= DIRECT_LIMIT or name != "l1":
         contenders["scikit-learn"] = lambda: time_call(lambda: pairwise_distances(pred, real, metric=name))
     if name != "l1":
         single = pred.astype(np.float32), real.astype(np.float32)
@@ -125,17 +142,17 @@ def score_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, peers
     row = V2[f"pds_{name}"]
     programs = {dtype: compiled(row, *sides[dtype]) for dtype in DTYPES}
     contenders = {f"vcjax {dtype}": call(programs[dtype], *sides[dtype]) for dtype in DTYPES}
-    contenders["cell-eval2"] = lambda: peers["cell-eval2"].time(name, perts)
-    whole = perts <= DIRECT_LIMIT
-    label = "cell-eval" if whole else f"cell-eval (from {SAMPLED_ROWS} rows)"
-    peer = peers["cell-eval"]
-    contenders[label] = (lambda: peer.time(name, perts)) if whole else (lambda: peer.time_sampled(name, perts))
+    sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > WHOLE_LIMIT else None}
+    sampled["cell-eval"] = None if perts <= DIRECT_LIMIT else LOOP_ROWS
+    for key, rows in sampled.items():
+        contenders[key if rows is None else f"{key} (from {rows} rows)"] = peers[key].timer(name, perts, rows)
     case = _case("score", name, pred, interleave(contenders, rounds, budget=BUDGET), "vcjax float64")
     apart = lambda ours, theirs: float(np.max(np.abs(np.asarray(ours) - theirs)))
-    agreement = {"cell-eval2": apart(programs["float64"](*sides["float64"]), peers["cell-eval2"].scores)}
-    if whole:
+    v2 = np.asarray(programs["float64"](*sides["float64"]))
+    agreement = {"cell-eval2": apart(v2[: len(peers["cell-eval2"].scores)], peers["cell-eval2"].scores)}
+    if sampled["cell-eval"] is None:
         v1 = jax.jit(CELL_EVAL[f"discrimination_score_{name}"])(*sides["float64"])
-        agreement["cell-eval"] = apart(v1, peer.scores)
+        agreement["cell-eval"] = apart(v1, peers["cell-eval"].scores)
     return {**case, "agreement": agreement}
 
 
@@ -158,15 +175,15 @@ def _case(kind: str, name: str, pred: np.ndarray, measured: Mapping[str, Any], u
         result["cpu_ratio"] = result["cpu_s"] / max(results[unit]["cpu_s"], 1e-9)
     case = {"kind": kind, "distance": name, "perts": pred.shape[0], "genes": pred.shape[1], "unit": unit}
     case |= {"rounds": len(next(iter(measured.values())).samples), "load": load(), "results": results}
-    print(f"P={case['perts']} {name} {kind}: {', '.join(f'{k} {r["wall_s"]:.3g} s' for k, r in results.items())}")
+    print(f"P={case['perts']} {name} {kind}:", *(f"{key} {run['wall_s']:.3g} s;" for key, run in results.items()))
     return case
 
 
 def memory_case(name: str, perts: int, genes: int, dtype: str) -> list[dict[str, Any]]:
     """What each program holds besides inputs and results, from its compiled form."""
-    matrix = jax.ShapeDtypeStruct((perts, genes), dtype)
-    control, targets = jax.ShapeDtypeStruct((genes,), dtype), jax.ShapeDtypeStruct((perts,), "int32")
-    screen = vcjax.Profiles(matrix, control, targets=targets)
+    shape: Any = jax.ShapeDtypeStruct
+    matrix = shape((perts, genes), dtype)
+    screen = vcjax.Profiles(matrix, shape((genes,), dtype), targets=shape((perts,), "int32"))
     options = {"distance": DISTANCES[name]}
     soft = lambda pred, real: jnp.mean(perturbation_discrimination(pred, real, relax=SOFT, **options))
     loss = vcjax.as_loss(CATALOGUE[f"pds_{name}"], relax=SOFT)
@@ -200,8 +217,8 @@ def run_size(perts: int, genes: int, rounds: int, python: str) -> list[dict[str,
         for name in DISTANCES:
             cases.append(distance_case(name, pred, real, rounds))
             cases.append(score_case(name, pred, real, rounds, peers))
-            if perts <= SOFT_LIMIT:
-                cases += [soft_case(name, pred, real, rounds, dtype) for dtype in DTYPES]
+            soft = DTYPES if perts <= DIRECT_LIMIT else ("float32",) if perts <= WHOLE_LIMIT else ()
+            cases += [soft_case(name, pred, real, rounds, dtype) for dtype in soft]
         for peer in peers.values():
             peer.close()
     return cases
@@ -213,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--peers", required=True, metavar="PYTHON", help="interpreter that has the peers installed")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 2000], help="numbers of perturbations")
     parser.add_argument("--genes", type=int, default=18080)
+    parser.add_argument("--memory-size", type=int, default=1000, help="perturbations of the memory table; none is run")
     parser.add_argument("--rounds", type=int, default=5, help="at most; fewer where a case is slow")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args(argv)
@@ -220,8 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")
     start = load()
     cases = [case for perts in args.sizes for case in run_size(perts, args.genes, args.rounds, args.peers)]
-    memory_size = min(max(args.sizes), SOFT_LIMIT)
-    memory = [row for name in DISTANCES for d in DTYPES for row in memory_case(name, memory_size, args.genes, d)]
+    memory = [row for name in DISTANCES for d in DTYPES for row in memory_case(name, args.memory_size, args.genes, d)]
     results = {
         "machine": machine(),
         "load": {"start": start, "end": load()},
