@@ -30,11 +30,11 @@ from vcjax.metrics import CATALOGUE, CELL_EVAL, Cosine, L1, L2, perturbation_dis
 DISTANCES = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
 DTYPES = ("float64", "float32")
 # Above this number of perturbations, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's), and the soft
-# score in float64; and of cell-eval only `LOOP_ROWS` rows are run.
-DIRECT_LIMIT, LOOP_ROWS = 300, 12
-# Above this one, of every l1 but ours only `L1_ROWS` rows are run, and no soft score.
-WHOLE_LIMIT, L1_ROWS = 1000, 100
-BUDGET = 40  # seconds for a case; two rounds are made whatever they take
+# score in float64; and of cell-eval only `LOOP_ROWS` rows are run, of cell-eval2's l1 `L1_ROWS`.
+DIRECT_LIMIT, LOOP_ROWS, L1_ROWS = 300, 12, 50
+# Above this one, of scipy's l1 only `L1_ROWS` rows are run, and no soft score.
+WHOLE_LIMIT = 1000
+BUDGET = 30  # seconds for a case; two rounds are made whatever they take
 # P x P matrices that a program may hold beside its inputs and results: the distances as they are summed and as they are
 # returned; for a score also the gaps and the sorted gaps of its temperature; for a gradient two derivatives of those.
 ALLOWED = {"distance": 2, "score": 4, "gradient": 6}
@@ -46,18 +46,22 @@ class Peer:
 
     def __init__(self, python: str, name: str, folder: pathlib.Path):
         worker = pathlib.Path(__file__).with_name("_peer_worker.py")
-        self._process = subprocess.Popen(
-            [python, worker, name, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self._log = folder / f"{name}.log"
+        with open(self._log, "wb") as log:
+            command = [python, worker, name, folder]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.scores: list[float] = []
 
     def time(self, distance: str, rows: int) -> Sample:
-        """The score of the first `rows` predictions."""
+        """The score of the first `rows` predictions; `RuntimeError`, with the end of its log, if the process died."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps({"distance": distance, "rows": rows}).encode() + b"\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The peer's process has ended:\n{self._log.read_text()[-2000:]}")
+        answer = json.loads(line)
         self.scores = answer["scores"]
         return Sample(answer["wall"], answer["cpu"])
 
@@ -142,7 +146,7 @@ def score_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, peers
     row = V2[f"pds_{name}"]
     programs = {dtype: compiled(row, *sides[dtype]) for dtype in DTYPES}
     contenders = {f"vcjax {dtype}": call(programs[dtype], *sides[dtype]) for dtype in DTYPES}
-    sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > WHOLE_LIMIT else None}
+    sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > DIRECT_LIMIT else None}
     sampled["cell-eval"] = None if perts <= DIRECT_LIMIT else LOOP_ROWS
     for key, rows in sampled.items():
         contenders[key if rows is None else f"{key} (from {rows} rows)"] = peers[key].timer(name, perts, rows)

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ class Workspace:
     def run(self, name: str, command: Sequence[str], env: dict[str, str] | None = None) -> Sample:
         """One fresh process that scores the pair into the folder `name`, which is new."""
         out = self.folder / name
-        subprocess.run(["rm", "-rf", out], check=True)
+        shutil.rmtree(out, ignore_errors=True)
         pair = ["-ap", f"{self.folder}/pred.h5ad", "-ar", f"{self.folder}/real.h5ad", "-o", str(out)]
         return run_process([*command, *pair], log=self.folder / f"{name}.log", env=env)
 
@@ -48,7 +49,7 @@ class Workspace:
         """vcjax, with a compilation cache that is empty (`cold`) or kept between runs (`warm`)."""
         folder = self.folder / f"xla-{preset}-{cache}"
         if cache == "cold":
-            subprocess.run(["rm", "-rf", folder], check=True)
+            shutil.rmtree(folder, ignore_errors=True)
         options = ["--preset", preset, "--profile", "anndata", "--pert-col", PERT_COLUMN]
         command = [sys.executable, "-m", "vcjax", "run", *options, "--no-progress"]
         return self.run(f"vcjax-{preset}-{cache}", command, env={"JAX_COMPILATION_CACHE_DIR": str(folder)})

@@ -12,3 +12,10 @@ def getkey():
     """A function that gives a fresh key at every call, the same sequence in every run."""
     keys = iter(jax.random.split(jax.random.key(5678), 1000))
     return lambda: next(keys)
+
+
+def pytest_collection_modifyitems(items):
+    """All laws of one metric run in one process, which compiles the metric once."""
+    for item in items:
+        if item.path.name == "test_laws.py" and "name" in getattr(item, "callspec", item).__dict__.get("params", {}):
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))

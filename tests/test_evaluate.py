@@ -98,16 +98,16 @@ def test_a_second_evaluation_compiles_nothing(pred, real):
         if "backend_compile" in event:
             compiled.append(event)
 
-    evaluate(pred, real)
+    jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
+        evaluate(pred, real)
+        first = len(compiled)
         evaluate(real, pred)
-        second = list(compiled)
-        evaluate(pred, real, metrics=["expr_mse"])
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert second == []
-    assert compiled  # the counter counts
+    assert first > 0  # the counter counts
+    assert len(compiled) == first
 
 
 def test_precision_is_chosen_without_touching_the_configuration(pred, real):

@@ -5,7 +5,7 @@ import functools as ft
 
 from .._pairwise import AbstractDistance, Cosine, L1, L2
 from . import _amplitude, _correlation, _error, _expression, _retrieval
-from ._metric import Differentiable, Metric
+from ._metric import Metric
 from ._rows import (
     ControlSource,
     discrimination,
@@ -81,32 +81,47 @@ def _errors() -> tuple[Metric, ...]:
 
 def _delta_errors(control: ControlSource) -> tuple[Metric, ...]:
     own = "" if control == "real" else " (each side from its own control)"
-    smooth: Differentiable = "smooth"
-    kinked: Differentiable = "almost everywhere"
     same = "Equal to the expr_ form: with one control for both sides it cancels." if control == "real" else ""
-    return tuple(
-        _error_row(
-            name=f"delta_{kind}",
-            function=on_effects(function, control),
-            summary=f"{title} of the effect{own}.",
-            formula=formula,
-            differentiable=differentiable,
-            source=source,
-            v1=v1,
-            v2=v2,
-            notes=same,
-        )
-        for kind, function, title, formula, differentiable, source, v1, v2 in (
-            ("mae", _error.mae, "Mean absolute error", "mean_g |d^_pg - d_pg|", kinked,
-             f"{_V1} mae_delta; {_V2} delta_mae", "mae_delta", "delta_mae"),
-            ("mse", _error.mse, "Mean squared error", "mean_g (d^_pg - d_pg)^2", smooth,
-             f"{_V1} mse_delta; {_V2} delta_mse", "mse_delta", "delta_mse"),
-            ("rmse", _error.rmse, "Root mean squared error", "sqrt(mean_g (d^_pg - d_pg)^2)", kinked,
-             "PerturBench rmse", None, None),
-            ("l2", _error.l2, "Euclidean distance", "sqrt(sum_g (d^_pg - d_pg)^2)", kinked,
-             "Ahlmann-Eltze et al. 2025", None, None),
-        )
-    )  # fmt: skip
+    row = ft.partial(_error_row, notes=same)
+    return (
+        row(
+            name="delta_mae",
+            function=on_effects(_error.mae, control),
+            summary=f"Mean absolute error of the effect{own}.",
+            formula="mean_g |d^_pg - d_pg|",
+            differentiable="almost everywhere",
+            source=f"{_V1} mae_delta; {_V2} delta_mae",
+            v1="mae_delta",
+            v2="delta_mae",
+        ),
+        row(
+            name="delta_mse",
+            function=on_effects(_error.mse, control),
+            summary=f"Mean squared error of the effect{own}.",
+            formula="mean_g (d^_pg - d_pg)^2",
+            differentiable="smooth",
+            source=f"{_V1} mse_delta; {_V2} delta_mse",
+            v1="mse_delta",
+            v2="delta_mse",
+        ),
+        row(
+            name="delta_rmse",
+            function=on_effects(_error.rmse, control),
+            summary=f"Root mean squared error of the effect{own}.",
+            formula="sqrt(mean_g (d^_pg - d_pg)^2)",
+            differentiable="almost everywhere",
+            source="PerturBench rmse",
+        ),
+        row(
+            name="delta_l2",
+            function=on_effects(_error.l2, control),
+            summary=f"Euclidean distance of the effect{own}.",
+            formula="sqrt(sum_g (d^_pg - d_pg)^2)",
+            differentiable="almost everywhere",
+            source="Ahlmann-Eltze et al. 2025",
+            status=None,
+        ),
+    )
 
 
 def _correlations(control: ControlSource) -> tuple[Metric, ...]:
