@@ -29,11 +29,12 @@ from vcjax.metrics import CATALOGUE, CELL_EVAL, Cosine, L1, L2, perturbation_dis
 
 DISTANCES = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
 DTYPES = ("float64", "float32")
-# Above this number of perturbations, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's), and the soft
-# score in float64; and of cell-eval only `LOOP_ROWS` rows are run, of cell-eval2's l1 `L1_ROWS`.
-DIRECT_LIMIT, LOOP_ROWS, L1_ROWS = 300, 12, 50
-# Above this one, of scipy's l1 only `L1_ROWS` rows are run, and no soft score.
-WHOLE_LIMIT = 1000
+# Above this number of perturbations only some rows are run: of cell-eval, of cell-eval2's l1, and of scipy's l1.
+LOOP_LIMIT, CELL_EVAL2_LIMIT, SCIPY_LIMIT = 100, 300, 1000
+LOOP_ROWS, L1_ROWS = 16, 50
+# Above this one, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's) and float32 (which it upcasts), and
+# the soft score in float64; above the next, no soft score at all.
+DIRECT_LIMIT, SOFT_LIMIT = 300, 1000
 BUDGET = 30  # seconds for a case; two rounds are made whatever they take
 # P x P matrices that a program may hold beside its inputs and results: the distances as they are summed and as they are
 # returned; for a score also the gaps and the sorted gaps of its temperature; for a gradient two derivatives of those.
@@ -51,6 +52,7 @@ class Peer:
             command = [python, worker, name, folder]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.scores: list[float] = []
+        self.time("l1", 1)  # what a package does in its first call only
 
     def time(self, distance: str, rows: int) -> Sample:
         """The score of the first `rows` predictions; `RuntimeError`, with the end of its log, if the process died."""
@@ -66,9 +68,9 @@ class Peer:
         return Sample(answer["wall"], answer["cpu"])
 
     def time_sampled(self, distance: str, rows: int, sampled: int) -> Sample:
-        """All rows, from the time of one and of `sampled`; what is done once is counted once."""
+        """All rows, from the time of one and of `sampled`, and no less than the latter."""
         one, some = self.time(distance, 1), self.time(distance, sampled)
-        scale = lambda a, b: a + (b - a) * (rows - 1) / (sampled - 1)
+        scale = lambda a, b: max(b, a + (b - a) * (rows - 1) / (sampled - 1))
         return Sample(scale(one.wall, some.wall), scale(one.cpu, some.cpu))
 
     def timer(self, distance: str, rows: int, sampled: int | None) -> Callable[[], Sample]:
@@ -121,14 +123,14 @@ def distance_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int) ->
     contenders = {f"vcjax {dtype}": call(programs[dtype], *arrays[dtype]) for dtype in DTYPES}
     metric: Any = {"l1": "cityblock", "l2": "euclidean", "cosine": "cosine"}[name]
     perts = len(pred)
-    if perts <= DIRECT_LIMIT or (name == "l1" and perts <= WHOLE_LIMIT):
+    if perts <= (SCIPY_LIMIT if name == "l1" else DIRECT_LIMIT):
         contenders["scipy cdist"] = lambda: time_call(lambda: cdist(pred, real, metric))
     elif name == "l1":
         part = lambda: time_call(lambda: cdist(pred[:L1_ROWS], real, metric))
         contenders[f"scipy cdist (from {L1_ROWS} rows)"] = lambda: scaled(part(), perts / L1_ROWS)
     if perts <= DIRECT_LIMIT or name != "l1":
         contenders["scikit-learn"] = lambda: time_call(lambda: pairwise_distances(pred, real, metric=name))
-    if name != "l1":
+    if perts <= DIRECT_LIMIT and name != "l1":
         single = pred.astype(np.float32), real.astype(np.float32)
         contenders["scikit-learn float32"] = lambda: time_call(lambda: pairwise_distances(*single, metric=name))
     ours = np.asarray(programs["float64"](*arrays["float64"]))
@@ -146,8 +148,8 @@ def score_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, peers
     row = V2[f"pds_{name}"]
     programs = {dtype: compiled(row, *sides[dtype]) for dtype in DTYPES}
     contenders = {f"vcjax {dtype}": call(programs[dtype], *sides[dtype]) for dtype in DTYPES}
-    sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > DIRECT_LIMIT else None}
-    sampled["cell-eval"] = None if perts <= DIRECT_LIMIT else LOOP_ROWS
+    sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > CELL_EVAL2_LIMIT else None}
+    sampled["cell-eval"] = None if perts <= LOOP_LIMIT else LOOP_ROWS
     for key, rows in sampled.items():
         contenders[key if rows is None else f"{key} (from {rows} rows)"] = peers[key].timer(name, perts, rows)
     case = _case("score", name, pred, interleave(contenders, rounds, budget=BUDGET), "vcjax float64")
@@ -221,7 +223,7 @@ def run_size(perts: int, genes: int, rounds: int, python: str) -> list[dict[str,
         for name in DISTANCES:
             cases.append(distance_case(name, pred, real, rounds))
             cases.append(score_case(name, pred, real, rounds, peers))
-            soft = DTYPES if perts <= DIRECT_LIMIT else ("float32",) if perts <= WHOLE_LIMIT else ()
+            soft = DTYPES if perts <= DIRECT_LIMIT else ("float32",) if perts <= SOFT_LIMIT else ()
             cases += [soft_case(name, pred, real, rounds, dtype) for dtype in soft]
         for peer in peers.values():
             peer.close()

@@ -365,3 +365,8 @@ def test_summaries_of_different_spaces_are_refused(pred, real):
     with pytest.raises(Refusal, match="sampling noise"):
         evaluate(quiet, bulk)
     assert evaluate(quiet, bulk, metrics=["expr_mse"]).failed == ()
+
+
+def test_a_library_size_can_be_capped(pred, real):
+    with pytest.raises(Refusal, match="max-total"):
+        evaluate(pred, real, max_total=10)

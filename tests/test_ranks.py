@@ -232,3 +232,13 @@ def test_softness_is_checked_and_traced():
 def test_short_and_tied_rows_have_finite_gradients(softness, x):
     grad = jax.grad(lambda x: jnp.sum(jnp.arange(1.0 * x.size) * vcjax.Relaxation(softness).rank(x)))(jnp.asarray(x))
     assert jnp.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("softness", [0.0, 0.3])
+@pytest.mark.parametrize("x", [[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 5.0]])
+def test_topk_masks_have_finite_gradients(softness, x):
+    total = lambda x: jnp.sum(jnp.arange(4.0) * vcjax.Relaxation(softness).topk_mask(x, 2))
+    grad = jax.grad(total)(jnp.asarray(x))
+    assert jnp.isfinite(grad).all()
+    if softness == 0:
+        assert not jnp.any(grad)

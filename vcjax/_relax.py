@@ -143,13 +143,13 @@ class Relaxation(eqx.Module):
         gaps = jnp.sort(jnp.abs(x - boundary))
         gap = _from_zero(gaps, (softness * k)[None], jnp.asarray([x.size]))[0]
         smallest = jnp.min(jnp.where(gaps > 0, gaps, jnp.inf))
-        return jnp.where(gap > 0, gap, jnp.where(jnp.isfinite(smallest), softness * smallest, 1))
+        gap = jnp.where(gap > 0, gap, jnp.where(jnp.isfinite(smallest), softness * smallest, 1))
+        return jnp.where(gap > 0, gap, 1)  # at softness 0 the soft mask is not used, but must not divide by zero
 
     def _axis_temperature(self, x, where):
         """The temperature of all pairwise gaps of an axis, from the gaps of its evenly spaced order statistics."""
         x = lax.stop_gradient(x)
         softness = jnp.asarray(self.softness).astype(x.dtype)
-
         size = min(_ORDER_STATISTICS, x.shape[-1])
         first, second = np.triu_indices(size, 1)
 
@@ -158,10 +158,8 @@ class Relaxation(eqx.Module):
             ascending = jnp.sort(jnp.where(finite, x, jnp.inf), axis=-1)
             count = jnp.sum(finite, axis=-1, keepdims=True, dtype=jnp.int32)
             number = np.arange(size, dtype=np.int32).reshape((1,) * (x.ndim - 1) + (-1,))
-            spaced = jnp.round(number.astype(x.dtype) / max(size - 1, 1) * (count - 1).astype(x.dtype)).astype(
-                jnp.int32
-            )
-            places = jnp.where(count > size, spaced, number)
+            spaced = jnp.round(number.astype(x.dtype) / max(size - 1, 1) * (count - 1).astype(x.dtype))
+            places = jnp.where(count > size, spaced.astype(jnp.int32), number)
             chosen = jnp.take_along_axis(ascending, jnp.minimum(places, x.shape[-1] - 1), axis=-1)
             used = places < count
             return self.temperature(chosen[..., second] - chosen[..., first], used[..., second] & used[..., first])

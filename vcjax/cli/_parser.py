@@ -145,6 +145,7 @@ def _reading_flags(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--extra", choices=("refuse", "ignore"), default="refuse", help="perturbations not measured")
     reading.add_argument("--min-cells", type=int, default=1, metavar="N", help="skip those with fewer measured cells")
     reading.add_argument("--match-cells", action="store_true", help="draw equally many cells on both sides")
+    reading.add_argument("--max-total", type=float, metavar="N", help="refuse cells with a larger library size")
     reading.add_argument("--seed", type=int, default=0, help="of --match-cells [%(default)s]")
 
 

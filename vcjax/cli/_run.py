@@ -75,6 +75,7 @@ def reading(args: argparse.Namespace) -> Any:
         min_cells=args.min_cells,
         match_cells=args.match_cells,
         seed=args.seed,
+        max_total=args.max_total,
     )
 
 

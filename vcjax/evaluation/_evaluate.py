@@ -40,6 +40,7 @@ def evaluate(
     min_cells: int = 1,
     match_cells: bool = False,
     seed: int = 0,
+    max_total: float | None = None,
     cache_real: str | os.PathLike | None = None,
     max_memory: int | None = None,
     device: str | None = None,
@@ -72,6 +73,8 @@ def evaluate(
         unperturbed control scores, where a metric has no worst value), `skip` (left out on both sides).
     - `extra`: perturbations that were not measured. `min_cells` leaves out those with fewer measured cells;
         `match_cells` draws, with `seed`, equally many cells on both sides.
+    - `max_total`: the library size that no cell may exceed; by default counts above 10⁶ are noted and log-normalised
+        cells above it refused.
     - `cache_real`: a file that keeps the summary of the measured side for the next prediction.
     - `max_memory`: bytes; smaller blocks are read to stay below.
     - `device`: `"cpu"`, `"gpu"`, …; JAX's default otherwise. `dtype`: the precision of the metrics; exact ranks need
@@ -99,6 +102,7 @@ def evaluate(
         min_cells=min_cells,
         match_cells=match_cells,
         seed=seed,
+        max_total=max_total,
     )
     selected = prepare(
         *(pred, real, reading),

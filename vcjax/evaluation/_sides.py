@@ -36,6 +36,7 @@ class Reading:
     min_cells: int = 1
     match_cells: bool = False
     seed: int = 0
+    max_total: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,7 @@ def read_path(
         drop_unlabelled=reading.drop_unlabelled,
         dedup=reading.dedup,
         nan=reading.nan,
+        max_total=reading.max_total,
         max_memory=max_memory,
     )
 
