@@ -32,8 +32,8 @@ DTYPES = ("float64", "float32")
 # Above this number of perturbations only some rows are run: of cell-eval, of cell-eval2's l1, and of scipy's l1.
 LOOP_LIMIT, CELL_EVAL2_LIMIT, SCIPY_LIMIT = 100, 300, 1000
 LOOP_ROWS, L1_ROWS = 16, 50
-# Above this one, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's) and float32 (which it upcasts), and
-# the soft score in float64; above the next, no soft score at all.
+# Above this one, not run: scipy's l2 and cosine, scikit-learn's l1 (which is scipy's) and float32 (which it upcasts),
+# and the soft score in float64; above the next, no soft score at all.
 DIRECT_LIMIT, SOFT_LIMIT = 300, 1000
 BUDGET = 30  # seconds for a case; two rounds are made whatever they take
 # P x P matrices that a program may hold beside its inputs and results: the distances as they are summed and as they are

@@ -15,7 +15,20 @@ def getkey():
 
 
 def pytest_collection_modifyitems(items):
-    """All laws of one metric run in one process, which compiles the metric once."""
-    for item in items:
-        if item.path.name == "test_laws.py" and "name" in getattr(item, "callspec", item).__dict__.get("params", {}):
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))
+    """All laws of one metric run one after the other and in one process, which compiles the metric once."""
+    metric = lambda item: item.callspec.params.get("name") if hasattr(item, "callspec") else None
+    laws = [item for item in items if item.path.name == "test_laws.py" and metric(item)]
+    first = {}
+    for item in laws:
+        first.setdefault(metric(item), len(first))
+    rest = [item for item in items if item not in set(laws)]
+    items[:] = [*rest, *sorted(laws, key=lambda item: first[metric(item)])]
+    for item in laws:
+        item.add_marker(pytest.mark.xdist_group(metric(item)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """A process that keeps every program it ever compiled grows to gigabytes, and slower."""
+    yield
+    jax.clear_caches()

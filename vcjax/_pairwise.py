@@ -141,18 +141,19 @@ def _scan_blocks(add, total, length, block):
 @jax.custom_vjp
 def _l1(a, b):
     rows, columns, genes = a.shape[0], b.shape[0], a.shape[1]
-    tiles = -(-columns // _L1_COLUMNS)
+    width = min(_L1_COLUMNS, 8 * -(-columns // 8))
+    tiles = -(-columns // width)
 
     def add(total, start, size):
         x, y = (lax.dynamic_slice_in_dim(side, start, size, axis=1).T for side in (a, b))
-        y = jnp.pad(y, ((0, 0), (0, tiles * _L1_COLUMNS - columns))).reshape(size, tiles, 1, _L1_COLUMNS)
+        y = jnp.pad(y, ((0, 0), (0, tiles * width - columns))).reshape(size, tiles, 1, width)
         # Without the barrier XLA fuses the transposition into the loop, which then reads memory in strides.
         x, y = lax.optimization_barrier((x, y))
         for k in range(size):
             total = total + jnp.abs(x[k][None, :, None] - y[k])
         return total
 
-    total = _scan_blocks(add, jnp.zeros((tiles, rows, _L1_COLUMNS), a.dtype), genes, _L1_GENES)
+    total = _scan_blocks(add, jnp.zeros((tiles, rows, width), a.dtype), genes, _L1_GENES)
     return total.transpose(1, 0, 2).reshape(rows, -1)[:, :columns]
 
 
