@@ -369,4 +369,4 @@ def test_summaries_of_different_spaces_are_refused(pred, real):
 
 def test_a_library_size_can_be_capped(pred, real):
     with pytest.raises(Refusal, match="max-total"):
-        evaluate(pred, real, max_total=10)
+        evaluate(pred, real, max_total=10.0)

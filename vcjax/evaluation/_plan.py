@@ -9,6 +9,7 @@ import numpy as np
 
 from ..io import read_target_map, Refusal, report_targets, resolve_targets, Screen, Summary
 from ..io._errors import listing
+from ..io._matrix import BLOCK_ENTRIES
 from ..metrics import Metric
 from ._select import Selection
 from ._sides import Reading, Sides
@@ -238,7 +239,7 @@ def _targets(selection: Selection, sides: Sides, reading: Reading) -> tuple[np.n
 
 def _block(max_memory: int | None, perts: int, genes: int) -> int:
     if max_memory is None:
-        return 4_000_000
+        return BLOCK_ENTRIES
     spare = max_memory - fixed_memory(perts, genes)
     if spare < 100_000 * _BYTES_PER_ENTRY:
         raise Refusal(
@@ -247,4 +248,4 @@ def _block(max_memory: int | None, perts: int, genes: int) -> int:
             why="A run that is killed halfway gives no score.",
             fix="Allow more: max_memory= / --max-memory, or keep fewer genes.",
         )
-    return min(4_000_000, spare // _BYTES_PER_ENTRY)
+    return min(BLOCK_ENTRIES, spare // _BYTES_PER_ENTRY)

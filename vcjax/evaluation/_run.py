@@ -16,6 +16,7 @@ from ._compute import compute, Outcome
 from ._pair import align_summaries, measured_pair, Pair, with_control_in_gaps, without_gaps
 from ._plan import Plan
 from ._report import PANEL, Report
+from ._sides import at_once
 from ._stamp import device_name, digest, versions
 
 
@@ -55,8 +56,10 @@ def _pair(plan: Plan, context: str, progress: Progress | None) -> Pair:
     pred, real = plan.sides.pred, plan.sides.real
     label = f" {context}" if context else ""
     make_real = functools.partial(_summary, plan, real, context, progress, f"measured{label}")
-    real_summary = make_real() if plan.cache_real is None else cached_summary(plan, context, make_real)
-    pred_summary = _summary(plan, pred, context, progress, f"predicted{label}")
+    make_pred = functools.partial(_summary, plan, pred, context, progress, f"predicted{label}")
+    if plan.cache_real is not None:
+        make_real = functools.partial(cached_summary, plan, context, make_real)
+    real_summary, pred_summary = at_once(make_real, make_pred)
     if isinstance(pred, Screen) and isinstance(real, Screen):
         return measured_pair(pred_summary, real_summary, context)
     return align_summaries(

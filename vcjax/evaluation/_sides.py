@@ -1,9 +1,11 @@
 """From what the caller hands over to two screens or summaries that belong together."""
 
+import concurrent.futures
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias, TypeVar
 
 from anndata import AnnData
 
@@ -13,6 +15,8 @@ from ._pair import Extra, Missing
 
 Source: TypeAlias = str | os.PathLike | AnnData | Screen | Summary
 InputType = Literal["auto", "counts", "lognorm", "delta"]
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +59,11 @@ def read_sides(pred: Source, real: Source, reading: Reading, *, max_memory: int 
 
     **Raises:** `Refusal` for every fault of the files that would make a score dishonest.
     """
-    real_side = read_side(real, reading, reading.input_type_real, require_control=True, max_memory=max_memory)
-    pred_side = read_side(pred, reading, reading.input_type_pred, require_control=False, max_memory=max_memory)
+    read = functools.partial(read_side, reading=reading, max_memory=max_memory)
+    real_side, pred_side = at_once(
+        functools.partial(read, real, input_type=reading.input_type_real, require_control=True),
+        functools.partial(read, pred, input_type=reading.input_type_pred, require_control=False),
+    )
     inputs = {"pred": _name(pred), "real": _name(real)}
     fingerprints = {"pred": pred_side.fingerprint, "real": real_side.fingerprint}
     notes = (*_side_notes("real", real_side), *_side_notes("pred", pred_side))
@@ -79,6 +86,16 @@ def read_sides(pred: Source, real: Source, reading: Reading, *, max_memory: int 
             fix="Give both on one scale (input_type_pred=, input_type_real= / --input-type-pred, --input-type-real).",
         )
     return Sides(pred_side, real_side, notes, inputs, fingerprints)
+
+
+def at_once(first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+    """Both results, each from a thread of its own: most of the work is numpy's, which does not hold the interpreter.
+
+    If both fail, the failure of `first` is raised.
+    """
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        one, other = pool.submit(first), pool.submit(second)
+        return one.result(), other.result()
 
 
 def read_side(

@@ -7,13 +7,16 @@ import numpy as np
 import scipy.sparse
 
 
+BLOCK_ENTRIES = 1_000_000  # of a block in flight: enough to keep numpy busy, few enough to stay near the caches
+
+
 class Matrix(abc.ABC):
     """Cells by genes; the only way to its values is to walk over it in blocks."""
 
     shape: tuple[int, int]
 
     @abc.abstractmethod
-    def chunks(self, max_entries: int = 4_000_000) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+    def chunks(self, max_entries: int = BLOCK_ENTRIES) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         """Blocks of consecutive rows as `(first row, canonical CSR)`.
 
         Canonical: sorted column indices, no duplicates, no explicit zeros, float32 or float64. A block stores at most
@@ -52,7 +55,7 @@ class BlockMatrix(Matrix):
         self.shape = (source.shape[0], source.shape[1] if columns is None else n_columns)
         self.repairs: set[str] = set()
 
-    def chunks(self, max_entries: int = 4_000_000) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+    def chunks(self, max_entries: int = BLOCK_ENTRIES) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         for start, block in self.source.blocks(max_entries):
             if self.nan_to_zero and np.isnan(block.data).any():
                 self.repairs.add("NaN values were set to zero")

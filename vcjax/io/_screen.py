@@ -7,7 +7,7 @@ import numpy as np
 
 from ._genes import Dedup, read_genes
 from ._labels import Labels, read_labels
-from ._matrix import BlockMatrix, Matrix
+from ._matrix import BLOCK_ENTRIES, BlockMatrix, Matrix
 from ._open import open_source
 from ._scale import Scale
 from ._values import InputType, ValueCheck
@@ -85,7 +85,7 @@ def read_screen(
     max_total: float | None = None,
     max_memory: int | None = None,
     check: bool = True,
-    max_entries: int = 4_000_000,
+    max_entries: int = BLOCK_ENTRIES,
 ) -> Screen:
     """A screen opened, labelled and checked; nothing is loaded whole and nothing of the caller's is changed.
 

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ._errors import listing, Refusal, suggestion
+from ._matrix import BLOCK_ENTRIES
 from ._noise import analytic_noise, jackknife_noise
 from ._pseudobulk import bulk_lognorm, cell_totals, Done, group_sums, lognorm_moments
 from ._screen import Screen
@@ -24,7 +25,7 @@ def summarise(
     noise: bool = True,
     context: str | None = None,
     targets: np.ndarray | None = None,
-    max_entries: int = 4_000_000,
+    max_entries: int = BLOCK_ENTRIES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Profiles of a screen, with their sampling noise: one to three walks over its values, in blocks.
