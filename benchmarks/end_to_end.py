@@ -119,7 +119,9 @@ def _write_screen(path: pathlib.Path, base: Any, effect: Any, sizes: list[int], 
     labels = np.repeat([*genes[: len(sizes) - 1], CONTROL], sizes)
     order = rng.permutation(len(labels))
     matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))[order]
-    obs = pd.DataFrame({PERT_COLUMN: pd.Categorical(labels[order])}, index=[f"cell{i}" for i in range(len(labels))])
+    obs = pd.DataFrame(
+        {PERT_COLUMN: pd.Categorical(labels[order])}, index=np.array([f"cell{i}" for i in range(len(labels))])
+    )
     ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
     return 1 - matrix.nnz / (matrix.shape[0] * matrix.shape[1])
 

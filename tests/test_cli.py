@@ -34,7 +34,7 @@ def _no_shared_cache(tmp_path, monkeypatch):
     import jax
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.values["jax_compilation_cache_dir"]
     yield
     jax.config.update("jax_compilation_cache_dir", before)
 

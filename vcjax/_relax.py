@@ -101,9 +101,8 @@ class Relaxation(eqx.Module):
     ) -> Float[Array, " n"]:
         """`ecdf` with `kernel`, from all pairs in chunks: for short axes, or kernels without a sorted algorithm."""
         weights = jnp.ones_like(y) if weights is None else weights
-        if temperature is None:
-            temperature = self._axis_temperature(jnp.concatenate([x, y]), None)[0]
-        return pairwise_ecdf(self.kernel, x, y, weights, temperature, chunk=chunk)
+        scale = self._axis_temperature(jnp.concatenate([x, y]), None)[0] if temperature is None else temperature
+        return pairwise_ecdf(self.kernel, x, y, weights, scale, chunk=chunk)
 
     def rank(
         self, x: Float[Array, "*batch n"], where: Bool[Array, "*#batch n"] | None = None

@@ -140,9 +140,8 @@ def _match_perts(
             why="There is nothing to compare.",
             fix="check the labels of both sides, and `min_cells` (`--min-cells`).",
         )
-    perts = tuple(
-        pert for pert, kept in zip(real.perts, scored.reshape(-1, len(contexts)).any(axis=1), strict=True) if kept
-    )
+    anywhere = np.flatnonzero(scored.reshape(-1, len(contexts)).any(axis=1))
+    perts = tuple(real.perts[i] for i in anywhere)
     lacking = tuple(names[i] for i in absent) if missing in ("nan", "worst") else ()
     notes = _decisions(names, np.flatnonzero(few), absent, excess, missing, min_cells)
     return (
