@@ -27,6 +27,14 @@ every_row = pytest.mark.parametrize("name", ROWS)
 every_trainable_row = pytest.mark.parametrize("name", TRAINABLE)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    """Hundreds of programs run once each, on tiny arrays: optimising them would take most of the suite's time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def measured(dtype: Any = np.float64, perts: int = PERTS, genes: int = GENES) -> vcjax.Profiles:
     rng = np.random.default_rng(0)
     control = rng.gamma(2, 1, genes)
