@@ -16,6 +16,7 @@ from ._pseudobulk import (
     pseudobulk as pseudobulk,
 )
 from ._relax import HARD as HARD, Relaxation as Relaxation
+from .de import DETable as DETable
 from .losses import as_loss as as_loss, straight_through as straight_through
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from ._checks import as_float_matrix
+from .de import DETable
 
 
 class Profiles(eqx.Module):
@@ -20,6 +21,8 @@ class Profiles(eqx.Module):
     - `control_noise`: the same for the control profile.
     - `targets`: index of the gene that each perturbation targets; -1 where it targets none of the measured genes.
     - `target_sum`: the library size that the normalisation scaled to.
+    - `de`: differential expression of each perturbation against the control cells.
+    - `energy`: energy distance of each perturbation's cells from the control cells.
     - `space`: `"lognorm"` (mean of log1p-normalised cells), `"bulk_lognorm"` (log1p of the normalised group sum) or
         `"delta"` (effects that were given as such).
 
@@ -33,6 +36,8 @@ class Profiles(eqx.Module):
     control_noise: Float[Array, ""] | Float[Array, " genes"] | None = None
     targets: Int[Array, " perts"] | None = None
     target_sum: Float[Array, ""] | None = None
+    de: DETable | None = None
+    energy: Float[Array, " perts"] | None = None
     space: str = eqx.field(static=True, default="lognorm")
 
     def total_noise(self) -> Float[Array, " perts"]:
