@@ -9,6 +9,10 @@ import pytest
 from helpers import directional, finite_difference
 from scipy.spatial.distance import cdist
 
+import vcjax
+from vcjax import _pairwise
+from vcjax._pairwise import Effects
+from vcjax._stats import effect
 from vcjax.metrics import Cosine, L1, L2
 
 
@@ -111,3 +115,40 @@ def test_vmap_equals_loop(name):
     together = jax.vmap(DISTANCES[name], in_axes=(0, None))(batch, jnp.asarray(b))
     alone = jnp.stack([DISTANCES[name](x, jnp.asarray(b)) for x in batch])
     np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-14)
+
+
+@each
+def test_effects_made_in_blocks_equal_effects_made_at_once(name, monkeypatch):
+    monkeypatch.setattr(_pairwise, "_BLOCK_ELEMENTS", 20 * 16)  # several blocks, the last one shorter
+    a, b = (jnp.asarray(side) for side in sides(7, 20, 53))
+    control = jnp.asarray(np.random.default_rng(1).normal(size=53))
+    profile = b + control[None, :]
+    profile = profile.at[3].set(control * (1 + 1e-16))  # pastes the control, but for rounding
+    kept = jnp.arange(53) % 7 != 0
+    lazy = Effects.of(profile, control, kept)
+    whole = jnp.where(kept[None, :], effect(profile, control), 0)
+    assert (whole[3] == 0).all()
+    gene = jnp.asarray([0, 3, -1, 30, 5, 5, 52])
+    distance = DISTANCES[name]
+    np.testing.assert_allclose(distance(a, lazy), distance(a, whole), rtol=1e-13)
+    np.testing.assert_allclose(
+        distance.excluding(distance(a, lazy), a, lazy, gene),
+        distance.excluding(distance(a, whole), a, whole, gene),
+        rtol=1e-11,
+    )
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=(7, 20)))
+    lazily = jax.grad(lambda x: jnp.sum(weights * distance(a, Effects.of(x, control, kept))))(profile)
+    at_once = jax.grad(lambda x: jnp.sum(weights * distance(a, jnp.where(kept[None, :], effect(x, control), 0))))
+    np.testing.assert_allclose(lazily, at_once(profile), rtol=1e-10, atol=1e-12)
+
+
+@each
+def test_neither_a_score_nor_its_gradient_makes_the_effects_whole(name):
+    perts, genes = 64, 30_000
+    matrix = jnp.zeros((perts, genes))
+    real = vcjax.Profiles(matrix, matrix[0])
+    row = vcjax.metrics.CATALOGUE[{"cityblock": "pds_l1", "euclidean": "pds_l2", "cosine": "pds_cosine"}[name]]
+    loss = vcjax.as_loss(row)
+    for program in (loss, jax.value_and_grad(loss)):
+        memory = jax.jit(program).lower(matrix, real).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < 0.75 * perts * genes * 8

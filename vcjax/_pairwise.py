@@ -1,34 +1,84 @@
 """Distances between every prediction and every measured effect, without a (perts, perts, genes) array."""
 
 import abc
+import functools as ft
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from ._stats import absolute, safe_divide, safe_sqrt
+from ._stats import absolute, is_rounding, safe_divide, safe_sqrt
 
 
 _L1_GENES, _L1_COLUMNS, _L1_ROWS = 16, 128, 8  # block sizes that keep a step of the scan in the innermost caches
-_GRAM_ELEMENTS = 2**20  # elements of one block of genes
+_BLOCK_ELEMENTS = 2**19  # elements of one block of genes
+
+
+class Effects(eqx.Module):
+    """The rows of `profile - reference`, computed a block of genes at a time where they are needed.
+
+    A row that differs from its reference by rounding alone is zero (see `effect`), and so is a gene that is not `kept`.
+    """
+
+    profile: Float[Array, "rows genes"]
+    reference: Float[Array, "#rows genes"] | None = None
+    nothing: Bool[Array, " rows"] | None = None
+    kept: Bool[Array, " genes"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        profile: Float[Array, "rows genes"],
+        reference: Float[Array, " genes"] | Float[Array, "rows genes"] | None = None,
+        kept: Bool[Array, " genes"] | None = None,
+    ) -> "Effects":
+        """Effects of profiles against a reference for all rows, or one for each."""
+        if reference is None:
+            return cls(profile, kept=kept)
+        reference = reference.astype(profile.dtype)
+        reference = reference[None, :] if reference.ndim == 1 else reference
+        return cls(profile, reference, is_rounding(profile, reference), kept)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.profile.shape
+
+    def block(self, start: Int[Array, ""] | int, size: int) -> Float[Array, "rows {size}"]:
+        """The effects of `size` genes from `start`."""
+        return self._effect(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis=-1))
+
+    def columns(self, genes: Int[Array, " k"]) -> Float[Array, "rows k"]:
+        """The effects of some genes."""
+        return self._effect(lambda x: x[..., genes])
+
+    def squares(self) -> Float[Array, " rows"]:
+        """The squared norm of every row."""
+        return jnp.sum(jnp.square(self._effect(lambda x: x)), axis=1)
+
+    def _effect(self, part):
+        delta = part(self.profile)
+        if self.reference is not None and self.nothing is not None:
+            delta = delta - part(self.reference)
+            delta = delta - lax.stop_gradient(jnp.where(self.nothing[:, None], delta, 0))
+        return delta if self.kept is None else jnp.where(part(self.kept)[None, :], delta, 0)
+
+
+Rows: TypeAlias = Float[Array, "rows genes"] | Effects
 
 
 class AbstractDistance(eqx.Module):
     """A distance between the rows of two matrices."""
 
     @abc.abstractmethod
-    def __call__(self, a: Float[Array, "rows genes"], b: Float[Array, "columns genes"]) -> Float[Array, "rows columns"]:
-        """The distance of every row of `a` to every row of `b`."""
+    def __call__(self, a: Rows, b: Rows) -> Float[Array, "rows columns"]:
+        """The distance of every row of `a` (rows, genes) to every row of `b` (columns, genes)."""
 
     @abc.abstractmethod
     def excluding(
-        self,
-        distances: Float[Array, "rows columns"],
-        a: Float[Array, "rows genes"],
-        b: Float[Array, "columns genes"],
-        gene: Int[Array, " rows"],
+        self, distances: Float[Array, "rows columns"], a: Rows, b: Rows, gene: Int[Array, " rows"]
     ) -> Float[Array, "rows columns"]:
         """`self(a, b)` with one gene left out of each row's comparisons, from `distances = self(a, b)` in O(rows x
         columns).
@@ -45,10 +95,15 @@ class L1(AbstractDistance):
     """
 
     def __call__(self, a, b):
-        return _l1(a, b)
+        a, b = _effects(a), _effects(b)
+        rows, columns = a.shape[0], b.shape[0]
+        width = min(_L1_COLUMNS, 8 * -(-columns // 8))
+        tiles = jnp.zeros((-(-columns // width), rows, width), a.profile.dtype)
+        tiles = _sum_blocks(_add_l1, tiles, a, b, multiple=_L1_GENES)
+        return _untile(tiles, columns)
 
     def excluding(self, distances, a, b, gene):
-        ours, theirs = _columns(a, b, gene)
+        ours, theirs = _excluded(a, b, gene)
         return distances - absolute(ours - theirs)
 
 
@@ -56,17 +111,13 @@ class L2(AbstractDistance):
     r"""$d_{ij} = \sqrt{\sum_g (a_{ig} - b_{jg})^2}$, from a matrix product of centred rows at highest precision."""
 
     def __call__(self, a, b):
-        return safe_sqrt(self._squares(a, b))
+        # Distances do not change when both sides are centred; the rounding of the expansion does.
+        products, a_square, b_square = _gram(a, b, centred=True)
+        return safe_sqrt(a_square[:, None] + b_square[None, :] - 2 * products)
 
     def excluding(self, distances, a, b, gene):
-        ours, theirs = _columns(a, b, gene)
+        ours, theirs = _excluded(a, b, gene)
         return safe_sqrt(distances * distances - (ours - theirs) ** 2)
-
-    def _squares(self, a, b):
-        # Distances do not change when both sides are centred; the rounding of the expansion does.
-        centre = lax.stop_gradient(jnp.mean(b, axis=0))
-        products, a_square, b_square = _gram(a, b, centre)
-        return a_square[:, None] + b_square[None, :] - 2 * products
 
 
 class Cosine(AbstractDistance):
@@ -75,15 +126,15 @@ class Cosine(AbstractDistance):
     """
 
     def __call__(self, a, b):
-        products, a_square, b_square = _gram(a, b, None)
+        products, a_square, b_square = _gram(a, b, centred=False)
         return self._from_products(products, a_square[:, None], b_square[None, :])
 
     def excluding(self, distances, a, b, gene):
-        ours, theirs = _columns(a, b, gene)
-        a_square, b_square = jnp.sum(a * a, axis=1)[:, None], jnp.sum(b * b, axis=1)[None, :]
+        ours, theirs = _excluded(a, b, gene)
+        a_square, b_square = _effects(a).squares()[:, None], _effects(b).squares()[None, :]
         products = (1 - distances) * safe_sqrt(a_square) * safe_sqrt(b_square) - ours * theirs
         # What rounding leaves of a row that has nothing but the excluded gene is no direction.
-        rounding = 8 * jnp.finfo(a.dtype).eps
+        rounding = 8 * jnp.finfo(distances.dtype).eps
         a_rest, b_rest = a_square - ours * ours, b_square - theirs * theirs
         a_rest = jnp.where(a_rest > rounding * a_square, a_rest, 0)
         b_rest = jnp.where(b_rest > rounding * b_square, b_rest, 0)
@@ -95,39 +146,44 @@ class Cosine(AbstractDistance):
         return 1 - jnp.clip(similarity, -1, 1)
 
 
-def _columns(a, b, gene):
+def _effects(rows):
+    return rows if isinstance(rows, Effects) else Effects(rows)
+
+
+def _excluded(a, b, gene):
     """The entry of `gene` in each row of `a` (rows, 1) and in all of `b` (rows, columns); 0 where there is none."""
     known = (gene >= 0)[:, None]
     index = jnp.maximum(gene, 0)
-    ours = jnp.take_along_axis(a, index[:, None], axis=1)
-    theirs = b[:, index].T
+    ours = jnp.diagonal(_effects(a).columns(index))[:, None]
+    theirs = _effects(b).columns(index).T
     return jnp.where(known, ours, 0), jnp.where(known, theirs, 0)
 
 
-def _gram(a, b, centre):
-    """Products and squared norms of the rows of `a - centre` and `b - centre`, a block of genes at a time."""
-    genes = a.shape[1]
-    block = max(1, min(genes, _GRAM_ELEMENTS // max(a.shape[0], b.shape[0], 1)))
+def _gram(a, b, centred):
+    """Products and squared norms of the rows of both sides, less the mean of `b` if `centred`."""
+    a, b = _effects(a), _effects(b)
 
-    def add(sums, start, size):
-        x, y = (lax.dynamic_slice_in_dim(side, start, size, axis=1) for side in (a, b))
-        if centre is not None:
-            middle = lax.dynamic_slice_in_dim(centre, start, size)[None, :]
-            x, y = x - middle, y - middle
+    def add(sums, x, y):
+        if centred:
+            centre = lax.stop_gradient(jnp.mean(y, axis=0))[None, :]
+            x, y = x - centre, y - centre
         products, x_square, y_square = sums
-        return (
-            products + jnp.matmul(x, y.T, precision=lax.Precision.HIGHEST),
-            x_square + jnp.sum(x * x, axis=1),
-            y_square + jnp.sum(y * y, axis=1),
-        )
+        # Contracting the last axes of both is the form that XLA's matrix product is fastest in.
+        both = lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+        return products + both, x_square + jnp.sum(x * x, axis=1), y_square + jnp.sum(y * y, axis=1)
 
-    add = jax.checkpoint(add, static_argnums=(2,))
-    sums = (
-        jnp.zeros((a.shape[0], b.shape[0]), a.dtype),
-        jnp.zeros(a.shape[0], a.dtype),
-        jnp.zeros(b.shape[0], a.dtype),
+    zeros = ft.partial(jnp.zeros, dtype=a.profile.dtype)
+    return _sum_blocks(add, (zeros((a.shape[0], b.shape[0])), zeros(a.shape[0]), zeros(b.shape[0])), a, b)
+
+
+def _sum_blocks(add, total, a, b, multiple=1):
+    """`add(total, x, y)` over blocks of genes of both sides, which the derivative makes again instead of keeping."""
+    genes = a.shape[1]
+    block = max(1, _BLOCK_ELEMENTS // max(a.shape[0], b.shape[0], 1) // multiple) * multiple
+    again = jax.checkpoint(
+        lambda total, start, size: add(total, a.block(start, size), b.block(start, size)), static_argnums=(2,)
     )
-    return _scan_blocks(add, sums, genes, block)
+    return _scan_blocks(again, total, genes, min(block, genes))
 
 
 def _scan_blocks(add, total, length, block):
@@ -138,36 +194,39 @@ def _scan_blocks(add, total, length, block):
     return add(total, blocks * block, rest) if rest else total
 
 
+def _untile(tiles, columns):
+    return tiles.transpose(1, 0, 2).reshape(tiles.shape[1], -1)[:, :columns]
+
+
 @jax.custom_vjp
-def _l1(a, b):
-    rows, columns, genes = a.shape[0], b.shape[0], a.shape[1]
-    width = min(_L1_COLUMNS, 8 * -(-columns // 8))
-    tiles = -(-columns // width)
+def _add_l1(tiles, x, y):
+    """The L1 distances of a block of genes, added to what `tiles` of (tile, row, column within the tile) hold."""
+    count, _, width = tiles.shape
 
     def add(total, start, size):
-        x, y = (lax.dynamic_slice_in_dim(side, start, size, axis=1).T for side in (a, b))
-        y = jnp.pad(y, ((0, 0), (0, tiles * width - columns))).reshape(size, tiles, 1, width)
+        x_genes, y_genes = (lax.dynamic_slice_in_dim(side, start, size, axis=1).T for side in (x, y))
+        y_genes = jnp.pad(y_genes, ((0, 0), (0, count * width - y.shape[0]))).reshape(size, count, 1, width)
         # Without the barrier XLA fuses the transposition into the loop, which then reads memory in strides.
-        x, y = lax.optimization_barrier((x, y))
+        x_genes, y_genes = lax.optimization_barrier((x_genes, y_genes))
         for k in range(size):
-            total = total + jnp.abs(x[k][None, :, None] - y[k])
+            total = total + jnp.abs(x_genes[k][None, :, None] - y_genes[k])
         return total
 
-    total = _scan_blocks(add, jnp.zeros((tiles, rows, width), a.dtype), genes, _L1_GENES)
-    return total.transpose(1, 0, 2).reshape(rows, -1)[:, :columns]
+    return _scan_blocks(add, tiles, x.shape[1], _L1_GENES)
 
 
-def _l1_forward(a, b):
-    return _l1(a, b), (a, b)
+def _add_l1_forward(tiles, x, y):
+    return _add_l1(tiles, x, y), (x, y)
 
 
-def _l1_backward(residuals, cotangent):
-    a, b = residuals
+def _add_l1_backward(residuals, cotangent):
+    x, y = residuals
+    weights = _untile(cotangent, y.shape[0])
     # Two scans, so that XLA drops the one whose gradient nobody asked for.
-    return _signed_sums(a, b, cotangent), _signed_sums(b, a, cotangent.T)
+    return cotangent, _signed_sums(x, y, weights), _signed_sums(y, x, weights.T)
 
 
-_l1.defvjp(_l1_forward, _l1_backward)
+_add_l1.defvjp(_add_l1_forward, _add_l1_backward)
 
 
 def _signed_sums(a, b, weights):

@@ -4,7 +4,7 @@ gradients.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._types import Reference
 
@@ -88,8 +88,14 @@ def effect(profile: Float[Array, "perts genes"], reference: Reference) -> Float[
     """
     if reference is None:
         return profile
-    reference = jnp.broadcast_to(jnp.asarray(reference).astype(profile.dtype), profile.shape)
+    reference = jnp.asarray(reference).astype(profile.dtype)
+    reference = reference[None, :] if reference.ndim == 1 else reference
     delta = profile - reference
-    rounding = 16 * jnp.finfo(profile.dtype).eps * jnp.maximum(jnp.abs(profile), jnp.abs(reference))
-    nothing = jnp.all(jnp.abs(delta) <= rounding, axis=-1, keepdims=True)
+    nothing = is_rounding(profile, reference)[:, None]
     return delta - jax.lax.stop_gradient(jnp.where(nothing, delta, 0))
+
+
+def is_rounding(profile: Float[Array, "perts genes"], reference: Float[Array, "#perts genes"]) -> Bool[Array, " perts"]:
+    """Whether a row differs from its reference by no more than rounding, in every gene."""
+    rounding = 16 * jnp.finfo(profile.dtype).eps * jnp.maximum(jnp.abs(profile), jnp.abs(reference))
+    return jnp.all(jnp.abs(profile - reference) <= rounding, axis=-1)

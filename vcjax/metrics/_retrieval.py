@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._checks import as_float_matrix
-from .._pairwise import AbstractDistance, Cosine, L1, L2
+from .._pairwise import AbstractDistance, Cosine, Effects, L1, L2
 from .._relax import HARD, Relaxation
-from .._stats import effect, safe_divide
+from .._stats import safe_divide
 from .._types import PertsGenes, Reference
 
 
@@ -72,13 +72,16 @@ def _own(own, rows, columns):
     return jnp.asarray(own)
 
 
-def _banks(pred, real, reference, pred_reference):
+def _banks(pred, real, reference, pred_reference, kept):
     pred, real = as_float_matrix(pred, "pred"), as_float_matrix(real, "real")
     if pred.shape[1] != real.shape[1]:
         raise ValueError(f"`pred` and `real` must have the same genes, got shapes {pred.shape} and {real.shape}.")
     dtype = np.promote_types(pred.dtype, real.dtype)
     pred_reference = reference if pred_reference is None else pred_reference
-    return effect(pred.astype(dtype), pred_reference), effect(real.astype(dtype), reference)
+    return tuple(
+        Effects.of(side.astype(dtype), None if origin is None else jnp.asarray(origin), kept)
+        for side, origin in ((pred, pred_reference), (real, reference))
+    )
 
 
 def retrieval_distances(
@@ -103,16 +106,14 @@ def retrieval_distances(
         raise ValueError(
             f"`exclude={exclude!r}` needs `targets`: the index of the gene that each perturbation targets."
         )
-    pred, real = _banks(pred, real, reference, pred_reference)
-    kept = jnp.ones(pred.shape[1], bool) if where is None else jnp.asarray(where)
-    if where is not None or exclude == "panel":
-        if exclude == "panel":
-            kept = kept & ~_targeted(targets, pred.shape[1])
-        pred, real = (jnp.where(kept[None, :], side, 0) for side in (pred, real))
+    kept = None if where is None else jnp.asarray(where)
+    if exclude == "panel":
+        others = ~_targeted(targets, jnp.shape(real)[1])
+        kept = others if kept is None else kept & others
+    pred, real = _banks(pred, real, reference, pred_reference, kept)
     distances = distance(pred, real)
     if exclude == "own":
         gene = jnp.asarray(targets)[_own(own, pred.shape[0], real.shape[0])]
-        gene = jnp.where((gene >= 0) & kept[jnp.maximum(gene, 0)], gene, -1)
         distances = distance.excluding(distances, pred, real, gene)
     return distances
 
