@@ -144,11 +144,11 @@ def test_effects_made_in_blocks_equal_effects_made_at_once(name, monkeypatch):
 
 @each
 def test_neither_a_score_nor_its_gradient_makes_the_effects_whole(name):
-    perts, genes = 64, 30_000
+    perts, genes = 256, 30_000
     matrix = jnp.zeros((perts, genes))
-    real = vcjax.Profiles(matrix, matrix[0])
+    real = vcjax.Profiles(matrix, matrix[0], targets=jnp.arange(perts))
     row = vcjax.metrics.CATALOGUE[{"cityblock": "pds_l1", "euclidean": "pds_l2", "cosine": "pds_cosine"}[name]]
     loss = vcjax.as_loss(row)
     for program in (loss, jax.value_and_grad(loss)):
         memory = jax.jit(program).lower(matrix, real).compile().memory_analysis()
-        assert memory.temp_size_in_bytes < 0.75 * perts * genes * 8
+        assert memory.temp_size_in_bytes < 0.5 * perts * genes * 8
