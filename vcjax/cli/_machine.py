@@ -1,5 +1,7 @@
-"""What the command line, and never the library, sets for the process it owns: cores and JAX's compilation cache."""
+"""What the command line, and never the library, sets for the process it owns: cores, heap, JAX's compilation cache."""
 
+import contextlib
+import ctypes
 import os
 import pathlib
 
@@ -22,6 +24,13 @@ def limit_threads(count: int | None) -> None:
     if hasattr(os, "sched_setaffinity"):  # Linux only; elsewhere XLA uses all cores
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: max(1, count)])
+
+
+def share_heap() -> None:
+    """Lets all threads free and reuse the same memory: glibc gives each its own heap, a third more at the peak."""
+    arena_max = -8  # M_ARENA_MAX of <malloc.h>
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries have no such setting
+        ctypes.CDLL(None).mallopt(arena_max, 1)
 
 
 def keep_compiled_programs() -> None:

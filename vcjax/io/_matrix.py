@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 
 
-BLOCK_ENTRIES = 1_000_000  # of a block in flight: enough to keep numpy busy, few enough to stay near the caches
+BLOCK_ENTRIES = 300_000  # of a block in flight: enough to keep numpy busy, few enough to stay near the caches
 
 
 class Matrix(abc.ABC):

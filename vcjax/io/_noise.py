@@ -54,7 +54,7 @@ def jackknife_noise(
     share = np.divide(1, rest, out=np.zeros_like(rest), where=~alone)
     delta = totals * share
 
-    @functools.lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=64)  # the groups of a block of rows, of which each is used in turn
     def tables(group):
         x = target_sum * sums[group] / max(group_totals[group], 1e-300)
         return x / (1 + x), target_sum / (1 + x)
