@@ -59,6 +59,11 @@ def pearson(
     return _correlation(a_gap, b_gap, w, floor=(_rounding(a, w), _rounding(b, w)))
 
 
+def is_constant(x: Float[Array, "*batch n"], w: Float[Array, "*batch n"] | None = None) -> Bool[Array, "*batch"]:
+    """Whether `pearson` is undefined for this side, whatever the other."""
+    return jnp.isnan(pearson(x, x, w))
+
+
 def cosine(
     a: Float[Array, "*batch n"], b: Float[Array, "*batch n"], w: Float[Array, "*batch n"] | None = None
 ) -> Float[Array, "*batch"]:

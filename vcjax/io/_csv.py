@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ._errors import listing, Refusal, suggestion
+from ._errors import listing, no_file, Refusal, suggestion
 
 
 def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -18,13 +18,7 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[tuple[str,
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
-        raise Refusal(
-            what=f"There is no file {str(path)!r}.{suggestion(path.name, siblings)}",
-            where=f"folder {path.parent}: {listing(siblings, 8) or 'absent or empty'}",
-            why="What it declares would silently not apply.",
-            fix="correct the path.",
-        )
+        raise no_file(path, why="What it declares would silently not apply.", fix="correct the path.")
     rows: list[tuple[str, ...]] = []
     line = 1
     try:

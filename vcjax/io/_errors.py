@@ -1,6 +1,8 @@
 """The one exception of this package for input that cannot be scored honestly."""
 
 import difflib
+import os
+import pathlib
 from collections.abc import Iterable, Sequence
 
 
@@ -36,3 +38,14 @@ def suggestion(word: str, choices: Sequence[str]) -> str:
     by_lower = {choice.lower(): choice for choice in reversed(choices)}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def no_file(path: pathlib.Path, *, why: str, fix: str) -> Refusal:
+    """What to raise for a path that leads nowhere, with the files beside it."""
+    siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
+    return Refusal(
+        what=f"There is no file {str(path)!r}.{suggestion(path.name, siblings)}",
+        where=f"folder {path.parent}: {listing(siblings, 8) or 'absent or empty'}",
+        why=why,
+        fix=fix,
+    )

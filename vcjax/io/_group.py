@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ._errors import listing, Refusal, suggestion
+from ._errors import no_file, Refusal
 
 
 @contextlib.contextmanager
@@ -16,13 +16,8 @@ def open_group(path: pathlib.Path) -> Iterator[Any]:
     **Raises:** `Refusal` in a line that says why it cannot be opened.
     """
     if not path.exists():
-        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
-        raise Refusal(
-            what=f"There is no file {str(path)!r}.{suggestion(path.name, siblings)}",
-            where=f"folder {path.parent}: {listing(siblings, 8) or 'absent or empty'}",
-            why="There is nothing to score.",
-            fix="correct the path (`-ap`/`-ar` on the command line).",
-        )
+        why, fix = "There is nothing to score.", "correct the path (`-ap`/`-ar` on the command line)."
+        raise no_file(path, why=why, fix=fix)
     try:
         if path.is_dir() or path.suffix == ".zip":
             import zarr

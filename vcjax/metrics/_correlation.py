@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from .._checks import check_pair, gene_weights
 from .._relax import HARD, Relaxation
-from .._stats import cosine as _cosine, effect, pearson as _pearson, safe_divide, weighted_mean
+from .._stats import cosine as _cosine, effect, is_constant, pearson as _pearson, safe_divide, weighted_mean
 from .._types import GeneMask, GeneWeights, PertsGenes, Reference
 
 
@@ -89,7 +89,7 @@ def spearman(
     pred_ranks = relax.rank(pred, counted)
     real_ranks = HARD.rank(lax.stop_gradient(real), counted)
     # What rounding leaves of a constant effect would be ranked like any other.
-    constant = jnp.isnan(_pearson(pred, pred, w)) | jnp.isnan(_pearson(real, real, w))
+    constant = is_constant(pred, w) | is_constant(real, w)
     return jnp.where(constant, jnp.nan, _pearson(pred_ranks, real_ranks, w))
 
 
