@@ -1,0 +1,88 @@
+"""Times differential expression by pdex, illico or scanpy on given cells; run by an interpreter that has the package.
+
+    python _de_worker.py pdex|illico|scanpy FOLDER THREADS
+
+`FOLDER` holds `values.npz`, a sparse matrix of cells by genes of logarithms, and `codes.npy`, the perturbation of each
+cell or -1. Each line of standard input asks for one run of that many genes, and is answered with one line of wall and
+CPU seconds of the call alone. The p-values, (perts, genes), are left in `FOLDER/NAME.npy`; those of scanpy are not, as
+it sorts its tables.
+"""
+
+import importlib
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+import warnings
+
+import numpy as np
+
+
+CONTROL, COLUMN = "non-targeting", "target"
+
+
+def pdex(cells, threads):
+    """Each group against the reference, without a pseudocount, as cell-eval calls it."""
+    function = importlib.import_module("pdex").pdex
+    options = {"groupby": COLUMN, "mode": "ref", "reference": CONTROL, "is_log1p": True, "epsilon": 0.0}
+    table = function(cells, threads=threads, **options)
+    return lambda: tuple(table[name].to_numpy() for name in ("target", "feature", "p_value"))
+
+
+def illico(cells, threads):
+    """The same, by its compiled backend."""
+    function = importlib.import_module("illico").asymptotic_wilcoxon
+    table = function(cells, is_log1p=True, group_keys=COLUMN, reference=CONTROL, n_threads=threads)
+    return lambda: (*(table.index.get_level_values(i).to_numpy() for i in (0, 1)), table["p_value"].to_numpy())
+
+
+def scanpy(cells, threads):
+    """The same, on one thread."""
+    function = importlib.import_module("scanpy").tl.rank_genes_groups
+    options = {"reference": CONTROL, "method": "wilcoxon", "tie_correct": True, "n_genes": cells.n_vars}
+    function(cells, COLUMN, **options)
+
+
+def read_cells(folder):
+    """The cells as the packages take them."""
+    import anndata as ad
+    import pandas as pd
+    import scipy.sparse as sp
+
+    values, codes = sp.load_npz(folder / "values.npz"), np.load(folder / "codes.npy")
+    labels = np.where(codes < 0, CONTROL, [f"P{code:05d}" for code in codes])
+    obs = pd.DataFrame({COLUMN: pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])
+    var = pd.DataFrame(index=[f"G{i:05d}" for i in range(values.shape[1])])
+    return ad.AnnData(sp.csr_matrix(values), obs=obs, var=var)
+
+
+def by_name(targets, genes, pvalues):
+    """The p-values as a matrix, in the order of the labels."""
+    rows, row = np.unique(targets.astype(str), return_inverse=True)
+    columns, column = np.unique(genes.astype(str), return_inverse=True)
+    matrix = np.full((len(rows), len(columns)), np.nan)
+    matrix[row, column] = pvalues
+    return matrix[rows != CONTROL]
+
+
+def main():
+    name, folder, threads = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the package prints must not come between the answers
+    cells = read_cells(folder)
+    for line in sys.stdin:
+        part = cells[:, : int(line)].copy()
+        cpu, wall = time.process_time(), time.perf_counter()
+        table = {"pdex": pdex, "illico": illico, "scanpy": scanpy}[name](part, threads)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if table is not None:
+            np.save(folder / f"{name}.npy", by_name(*table()))
+        print(json.dumps({"wall": wall, "cpu": cpu}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
