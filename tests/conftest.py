@@ -27,6 +27,19 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(metric(item)))
 
 
+# Hundreds of programs run once each, on tiny arrays: optimising them would take most of the time of these files.
+_COMPILED_QUICKLY = ("test_laws", "test_de_laws", "test_de_metrics", "test_moments", "test_significance", "test_adjust")
+_COMPILED_QUICKLY += ("test_soft_ranksum", "test_losses", "test_metrics", "test_pseudobulk", "test_energy")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly(request):
+    name = "jax_disable_most_optimizations"
+    jax.config.update(name, request.module.__name__ in _COMPILED_QUICKLY)
+    yield
+    jax.config.update(name, False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """A process that keeps every program it ever compiled grows to gigabytes, and slower."""

@@ -47,12 +47,15 @@ def folder(tmp_path_factory):
     real = simulate_screen(**SIZES, seed=1).adata
     dense, obs, var = sp.csr_matrix(real.X).toarray(), pd.DataFrame(real.obs), pd.DataFrame(real.var)
     ad.AnnData(dense[::-1], obs=obs.iloc[::-1], var=var).write_h5ad(folder / "pred.h5ad")
+    ad.AnnData(dense[:, ::-1].copy(), obs=obs, var=var).write_h5ad(folder / "other_pair.h5ad")
     dense[3, 5] = np.nan
     ad.AnnData(dense, obs=obs, var=var).write_h5ad(folder / "nan.h5ad")
     return folder
 
 
 def run(folder, out, *flags, pred="pred.h5ad", real="real.h5ad"):
+    """Without differential expression, unless it is asked for."""
+    flags = flags if {"--profile", "--metrics"} & set(flags) else (*flags, "--profile", "anndata")
     return main(["run", "-ap", str(folder / pred), "-ar", str(folder / real), "-o", str(out), *flags])
 
 
@@ -92,7 +95,9 @@ def test_the_preset_chooses_the_layout_and_a_flag_overrides_it(folder, tmp_path)
         ((), "nothing.h5ad", "nothing.h5ad"),
         (("--pert-col", "guide"), "pred.h5ad", "guide"),
         (("--control", "nontargeting"), "pred.h5ad", "nontargeting"),
-        (("--profile", "full"), "pred.h5ad", "de_wilcoxon_overlap"),
+        (("--metrics", "clustering_agreement"), "pred.h5ad", "Leiden"),
+        (("-dp", "absent_de.csv", "--profile", "de"), "pred.h5ad", "absent_de.csv"),
+        (("-dr", "pred_de.csv", "--profile", "pds"), "pred.h5ad", "no metric reads it"),
         (("--profile", "anndat"), "pred.h5ad", "'anndata'"),
         (("--preset", "cell_evil"), "pred.h5ad", "'cell_eval'"),
         (("--metrics", "pds_l11"), "pred.h5ad", "'pds_l1'"),
@@ -127,8 +132,9 @@ def test_another_run_in_the_folder_is_refused_before_anything_is_read(folder, tm
         (["run", "-ap", "a", "-ar", "b", "--profil", "pds"], "did you mean --profile?"),
         (["run", "-ap", "a", "-ar", "b", "--layout", "lng"], "did you mean long?"),
         (["run", "-ap", "a"], "-ar/--adata-real"),
-        (["run", "-ap", "a", "-ar", "b", "--ceiling"], "ceilings are not computed yet"),
-        (["run", "-ap", "a", "-ar", "b", "-dp", "de.csv"], "tables are not read yet"),
+        (["run", "-ap", "a", "-ar", "b", "--epsilon", "1"], "the preset decides the pseudocount"),
+        (["run", "-ap", "a", "-ar", "b", "--cpm-filter", "5"], "the preset decides"),
+        (["score", "-i", "a"], "-I/--base-input"),
         (["run", "-ap", "a", "-ar", "b", "--embed-key", "X_pca"], "embedding"),
         (["run", "-ap", "a", "-ar", "b", "--max-memory", "lots"], "8GB"),
         (["explain", "pds_cosin"], "'pds_cosine'"),
@@ -190,6 +196,60 @@ def test_cache_real_serves_the_second_run(folder, tmp_path):
     assert run(folder, tmp_path / "c", "--cache-real", str(cache), "--preset", "cell_eval") == 2
 
 
+SETS = ("--metrics", "de_wilcoxon_overlap,de_wilcoxon_nsig_counts_pred")
+
+
+def test_tables_are_written_and_taken_back(folder, tmp_path):
+    assert (
+        run(folder, tmp_path / "a", *SETS, "--write-de", "--num-threads", "1", "--quiet", real="other_pair.h5ad") == 0
+    )
+    tables = [tmp_path / "a" / name for name in ("pred_de.csv", "real_de.csv")]
+    assert tables[0].read_text().startswith("target,feature,target_mean,ref_mean,")
+    given = ("-dp", str(tables[0]), "-dr", str(tables[1]))
+    assert run(folder, tmp_path / "b", *SETS, *given, "--quiet", real="other_pair.h5ad") == 0
+    assert (tmp_path / "a" / "results.csv").read_text() == (tmp_path / "b" / "results.csv").read_text()
+    assert not (tmp_path / "b" / "pred_de.csv").exists()
+    # A run that replaces another removes its tables, unless it has read them.
+    assert run(folder, tmp_path / "a", *SETS, *given, "--force", "--quiet", real="other_pair.h5ad") == 0
+    assert all(path.is_file() for path in tables)
+    assert run(folder, tmp_path / "a", *SETS, "--force", "--quiet", real="other_pair.h5ad") == 0
+    assert run(folder, tmp_path / "a", *SETS, "--write-degenes", "--force", "--quiet", real="other_pair.h5ad") == 0
+    assert run(folder, tmp_path / "a", *SETS, "--force", "--quiet", real="other_pair.h5ad") == 0
+    assert not any(path.exists() for path in tables)
+
+
+def test_a_table_with_a_fault_is_refused_before_anything_is_written(folder, tmp_path, capsys):
+    table = tmp_path / "de.csv"
+    table.write_text("target,feature,log2_fold_change,p_value,fdr\nnobody,nothing,1,0.5,0.5\n")
+    assert run(folder, tmp_path / "out", *SETS, "-dp", str(table)) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_says_where_tables_come_from(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "out", *SETS, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differential_expression"] == "pred computed; real computed"
+    assert run(folder, tmp_path / "out", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differential_expression"] == "not needed"
+
+
+def test_baseline_writes_what_it_scores_and_its_cells(folder, tmp_path, capsys):
+    real, out, cells = str(folder / "real.h5ad"), tmp_path / "out", tmp_path / "cells.h5ad"
+    command = ["baseline", "-ar", real, "--metrics", "pds_l1,expr_mse"]
+    assert main([*command, "-o", str(out), "--save-pred", str(cells)]) == 0
+    assert "pds_l1" in capsys.readouterr().out
+    means = next(row for row in (out / "agg_results.csv").read_text().splitlines() if row.startswith("mean"))
+    assert abs(float(means.split(",")[2]) - 0.5) < 0.2  # one answer for all perturbations tells none apart
+    assert ad.read_h5ad(cells).shape == ad.read_h5ad(real).shape
+    assert main([*command, "-o", str(tmp_path / "more.h5ad"), "--quiet"]) == 0
+    assert (tmp_path / "more.h5ad").is_file()
+    for refused, words in ((real, "over the input"), (str(cells), "--force")):
+        assert main([*command, "-o", refused]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*command, "-o", str(out)]) == 2
+    assert "another run" in capsys.readouterr().err
+
+
 def test_validate(folder, capsys):
     assert main(["validate", str(folder / "real.h5ad")]) == 0
     assert "counts" in capsys.readouterr().out
@@ -205,7 +265,8 @@ def test_list_and_explain(capsys):
     assert main(["list", "profiles", "--json"]) == 0
     profiles = {(row["preset"], row["profile"]): row for row in json.loads(capsys.readouterr().out)}
     assert profiles["v2", "anndata"]["computed here"] == "yes"
-    assert profiles["cell_eval", "full"]["computed here"] == "no"
+    assert profiles["v2", "full"]["computed here"] == "yes"
+    assert profiles["cell_eval", "full"]["not provided"] == "clustering_agreement"
     assert main(["list", "presets"]) == 0
     assert "cell-eval2 0.20.0" in capsys.readouterr().out
     for name in ("pds_cosine", "discrimination_score_cosine"):

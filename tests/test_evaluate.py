@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse as sp
 
 import vcjax
-from vcjax.evaluation import _run, evaluate, PRESETS
-from vcjax.io import read_screen, Refusal, simulate_screen, summarise
+from vcjax.evaluation import _run, evaluate as evaluate_all, prepare, PRESETS, Reading
+from vcjax.io import differential_expression, load_summary, read_screen, Refusal, simulate_screen, summarise
+from vcjax.io._pseudobulk import lognorm_moments
 from vcjax.metrics import Metric
 
 
@@ -25,6 +26,11 @@ SIZES: dict[str, Any] = {
     "programs": 2,
 }
 PANEL_FREE = ("pds_l1", "pds_cosine", "expr_mse", "delta_pearson")
+
+
+def evaluate(*sides, profile="anndata", **options):
+    """Without differential expression, unless it is asked for."""
+    return evaluate_all(*sides, profile=profile, **options)
 
 
 def labels(adata):
@@ -73,7 +79,7 @@ def report(pred, real):
 
 def test_a_perfect_prediction_gets_the_perfect_values(real):
     report = evaluate(real, real)
-    for name, metric in PRESETS["v2"].metrics.items():
+    for name, metric in report.metrics.items():
         if metric.perfect is not None and metric.higher_is_better is not None and "capped_norm" not in name:
             np.testing.assert_allclose(report.score(name), metric.perfect, atol=1e-9, err_msg=name)
 
@@ -88,7 +94,7 @@ def test_every_kind_of_source_gives_the_same_values(paths, report, pred, real):
 
 
 def test_the_package_offers_evaluate(pred, real, report):
-    again = vcjax.evaluate(pred, real)
+    again = vcjax.evaluate(pred, real, profile="anndata")
     np.testing.assert_array_equal(again.value, report.value)
 
 
@@ -143,8 +149,8 @@ def test_presets_change_the_numbers(pred, real, report):
     old = evaluate(pred, real, preset="cell_eval")
     assert old.stamp["settings"]["space"] == "lognorm"
     assert not np.allclose(old.values("mse"), report.values("expr_mse"))
-    assert old.stamp["not_provided"] == ["pearson_edistance", "clustering_agreement"]
-    assert any("clustering_agreement" in note for note in old.stamp["notes"])
+    assert old.stamp["not_provided"] == ["clustering_agreement"]
+    assert any("clustering_agreement" in note and "Leiden" in note for note in old.stamp["notes"])
 
 
 def test_log_normalised_cells_are_compared_as_they_are(pred, real):
@@ -174,13 +180,12 @@ def test_a_prediction_without_controls(pred, real, report):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"profile": "full"}, "de_wilcoxon_overlap"),
-        ({"profile": "vcc2026"}, "de_wilcoxon_sig_jaccard"),
-        ({"profile": "de", "preset": "cell_eval"}, "overlap_at_N"),
         ({"profile": "anndat"}, "'anndata'"),
         ({"preset": "v3"}, "no preset 'v3'"),
         ({"metrics": ["pds_cosin"]}, "'pds_cosine'"),
-        ({"metrics": ["de_wilcoxon_overlap"]}, "does not compute"),
+        ({"metrics": ["clustering_agreement"]}, "Leiden"),
+        ({"profile": "vcc2026", "preset": "cell_eval"}, "Preset 'v2' has it"),
+        ({"profile": "full", "preset": "vcc2025"}, "no profile 'full'"),
         ({"skip": ["expr_mze"]}, "'expr_mse'"),
         ({"metrics": ["pds_l1"], "skip": ["pds_l1"]}, "No metric is left"),
         ({"device": "abacus"}, "no device 'abacus'"),
@@ -190,13 +195,6 @@ def test_a_prediction_without_controls(pred, real, report):
 def test_what_cannot_be_done_is_refused(pred, real, options, message):
     with pytest.raises(Refusal, match=message):
         evaluate(pred, real, **options)
-
-
-def test_members_that_are_not_provided_can_be_skipped_by_name(pred, real):
-    members = PRESETS["v2"].profiles["vcc2026"]
-    missing = [name for name in members if name not in PRESETS["v2"].metrics]
-    report = evaluate(pred, real, profile="vcc2026", skip=missing)
-    assert set(report.metrics) == set(members) - set(missing)
 
 
 def test_names_of_both_peers_are_understood(pred, real):
@@ -322,6 +320,133 @@ class TestCache:
     def test_it_does_not_fall_on_an_input(self, paths):
         with pytest.raises(Refusal, match="over an input"):
             evaluate(*paths, cache_real=paths[1])
+
+
+# Few of them, which every test below compiles once.
+SETS = (
+    *("de_wilcoxon_overlap", "de_wilcoxon_sig_jaccard", "de_wilcoxon_nsig_counts_pred"),
+    *("de_wilcoxon_nsig_counts_real", "expr_mae"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(pred, real):
+    report = evaluate_all(pred, real, metrics=SETS, keep_de=True)
+    assert report.failed == ()
+    return report
+
+
+class TestDifferentialExpression:
+    @pytest.mark.parametrize("preset", list(PRESETS))
+    def test_the_default_is_what_the_tool_computes(self, pred, real, preset):
+        chosen = PRESETS[preset]
+        plan = prepare(pred, real, Reading(), preset=preset)
+        members = chosen.profiles[chosen.default]
+        assert tuple(plan.selection.metrics) == tuple(name for name in members if name not in chosen.left_out)
+        assert plan.tables is not None
+        assert plan.tables.test
+        assert plan.tables.settings == chosen.de
+
+    def test_an_adjustment_over_all_perturbations_calls_other_genes(self, pred, real):
+        counts = ["de_nsig_counts_real", "mae"]
+        ours, other = (evaluate_all(pred, real, preset=name, metrics=counts) for name in ("vcc2025", "cell_eval"))
+        np.testing.assert_array_equal(ours.values("mae"), other.values("mae"))
+        assert not np.array_equal(ours.values(counts[0]), other.values(counts[0]))
+
+    def test_profiles_without_it_test_nothing(self, pred, real, monkeypatch):
+        monkeypatch.setattr("vcjax.evaluation._tables.differential_expression", lambda *_, **__: 1 / 0)
+        assert evaluate(pred, real).failed == ()
+        with pytest.raises(ZeroDivisionError):
+            evaluate(pred, real, metrics=SETS)
+
+    def test_tables_that_are_given_are_those_that_were_written(self, pred, real, whole, tmp_path):
+        names = whole.write(tmp_path)
+        assert {"real_de.csv", "pred_de.csv"} <= set(names)
+        files = {"de_pred": tmp_path / "pred_de.csv", "de_real": tmp_path / "real_de.csv"}
+        again = evaluate_all(pred, real, metrics=SETS, **files)
+        np.testing.assert_allclose(again.value, whole.value, rtol=1e-9, atol=1e-12)
+        assert again.stamp["settings"]["de_given"] == ["pred", "real"]
+        assert again.stamp["digest"] != whole.stamp["digest"]
+        half = evaluate_all(pred, real, metrics=SETS, de_pred=files["de_pred"])
+        np.testing.assert_allclose(half.value, whole.value, rtol=1e-9, atol=1e-12)
+        # Each side's own table as the other's: the tables are read, not made.
+        crossed = evaluate_all(real, real, metrics=SETS, de_pred=files["de_pred"])
+        np.testing.assert_allclose(crossed.values(SETS[1]), whole.values(SETS[1]), rtol=1e-12)
+        with pytest.raises(Refusal, match="no metric reads it"):
+            evaluate(pred, real, de_pred=files["de_pred"])
+
+    def test_a_table_can_be_kept_for_its_own_sake(self, pred, real):
+        report = evaluate(pred, real, profile="pds", keep_de=True)
+        table = report.tables["", "pred"].de
+        assert table is not None
+        assert table.mean is not None
+        assert report.tables["", "real"].control_cells == report.tables["", "pred"].control_cells
+        assert evaluate(pred, real, profile="pds").tables == {}
+
+    def test_summaries_bring_their_tables(self, pred, real, whole):
+        sides = [read_screen(side) for side in (pred, real)]
+        settings = PRESETS["v2"].de
+        summaries = [summarise(side, space="bulk_lognorm", de=settings, control_of=sides[1]) for side in sides]
+        np.testing.assert_array_equal(evaluate_all(*summaries, metrics=SETS).value, whole.value)
+        plain = summarise(sides[1], space="bulk_lognorm")
+        with pytest.raises(Refusal, match="does not hold"):
+            evaluate_all(summaries[0], plain, metrics=SETS)
+        with pytest.raises(Refusal, match="the measured side is a summary"):
+            evaluate_all(pred, summaries[1], metrics=SETS)
+
+    def test_the_cache_takes_the_table_when_it_is_first_needed(self, pred, real, whole, tmp_path, monkeypatch):
+        path = tmp_path / "real.npz"
+        evaluate(pred, real, profile="pds", cache_real=path)
+        assert load_summary(path).de is None
+        first = evaluate_all(pred, real, metrics=SETS, cache_real=path)
+        tested = []
+        monkeypatch.setattr(
+            "vcjax.evaluation._tables.differential_expression",
+            lambda screen, *a, **k: tested.append(screen.name) or differential_expression(screen, *a, **k),
+        )
+        second = evaluate_all(pred, real, metrics=SETS, cache_real=path)
+        assert len(tested) == 1  # the predicted side only
+        evaluate(pred, real, profile="pds", cache_real=path)
+        assert load_summary(path).de is not None
+        for again in (first, second):
+            np.testing.assert_array_equal(again.value, whole.value)
+
+    def test_a_perturbation_that_is_missing_is_without_a_difference(self, partial, real, whole, gone):
+        row = whole.perturbations().index(gone)
+        holey, charged = (evaluate_all(partial, real, metrics=SETS, missing=how) for how in ("nan", "worst"))
+        for name in SETS[:3]:
+            np.testing.assert_array_equal(np.delete(holey.values(name), row), np.delete(whole.values(name), row))
+            assert np.isnan(holey.values(name)[row])
+        assert charged.values("de_wilcoxon_nsig_counts_pred")[row] == 0
+        assert charged.values("de_wilcoxon_overlap")[row] == 0
+
+    def test_contexts_are_tested_one_by_one(self, pred, real):
+        sides = []
+        for side in (pred, real):
+            position = side.obs.groupby("target_gene", observed=True).cumcount().to_numpy()
+            sides.append(cells(side, line=np.where(position % 2 == 0, "A", "B")))
+        both = evaluate_all(*sides, metrics=SETS, context_col="line")
+        alone = [cells(side, np.flatnonzero(side.obs["line"] == "B")) for side in sides]
+        np.testing.assert_array_equal(both.value[both.context == "B"], evaluate_all(*alone, metrics=SETS).value)
+        with pytest.raises(Refusal, match="several contexts"):
+            evaluate_all(*sides, metrics=SETS, context_col="line", de_pred="pred_de.csv")
+
+    def test_log_normalised_cells_are_walked_over_once(self, pred, real, monkeypatch):
+        walks = []
+        monkeypatch.setattr(
+            "vcjax.io._summarise.lognorm_moments", lambda *a, f=lognorm_moments, **k: walks.append(1) or f(*a, **k)
+        )
+        fused = evaluate_all(pred, real, preset="cell_eval", metrics=["mse", "de_nsig_counts_real"])
+        assert walks == []
+        plain = evaluate_all(pred, real, preset="cell_eval", metrics=["mse"])
+        assert len(walks) == 2
+        np.testing.assert_allclose(fused.values("mse"), plain.values("mse"), rtol=1e-12)
+
+    def test_effects_cannot_be_tested(self, pred, real):
+        sides = [cells(side) for side in (pred, real)]
+        options = {"input_type_pred": "delta", "input_type_real": "delta"}
+        with pytest.raises(Refusal, match="cell by cell"):
+            evaluate_all(*sides, metrics=SETS, **options)
 
 
 def test_a_metric_that_fails_does_not_take_the_others_with_it(pred, real):

@@ -137,6 +137,34 @@ def test_wide_files_tell_missing_from_undefined(tmp_path):
     assert [row[1] for row in statistics[1:4]] == ["2.0", "1.0", "NaN"]
 
 
+def test_a_number_about_the_panel_is_repeated_unless_it_is_a_ratio(tmp_path):
+    values = {"de_wilcoxon_nsig_spearman": [0.25], "pds_l1": [1.0, 0.5], "expr_mse_unbiased_capped_norm": [0.75]}
+    report = make_report(values)
+    report.write(tmp_path / "long")
+    table = [row[:3] for row in read(tmp_path / "long" / "results.csv")[1:]]
+    assert table[:2] == [["p0", "de_wilcoxon_nsig_spearman", "0.25"], ["p1", "de_wilcoxon_nsig_spearman", "0.25"]]
+    assert not any(row[1] == "expr_mse_unbiased_capped_norm" for row in table)
+    row, _, ratio = report.aggregates
+    assert (row.agg, row.count, row.mean, row.std, row.min, row.median) == ("mean", 2, 0.25, 0.0, 0.25, 0.25)
+    assert (ratio.agg, ratio.value) == ("ratio_of_sums", 0.75)
+    assert math.isnan(ratio.std)
+    wide = make_report({"de_spearman_sig": [0.25], "mae": [1.0, 2.0]}, preset="cell_eval")
+    wide.write(tmp_path / "wide")
+    assert read(tmp_path / "wide" / "results.csv")[1:] == [["p0", "0.25", "1.0"], ["p1", "0.25", "2.0"]]
+
+
+def test_cell_eval_has_no_row_where_nothing_is_significant(tmp_path):
+    status = {("de_sig_genes_recall", 0): "no_significant_genes", ("pr_auc", 0): "one_class"}
+    values = {"de_sig_genes_recall": [NAN, 0.5], "pr_auc": [NAN, 0.5]}
+    report = make_report(values, status=status, preset="cell_eval")
+    report.write(tmp_path)
+    assert read(tmp_path / "results.csv")[1] == ["p0", "", "NaN"]
+    recall, area = report.aggregates
+    assert (recall.count, recall.null_count, recall.mean) == (1, 1, 0.5)
+    assert (area.count, area.null_count) == (2, 0)
+    assert math.isnan(area.mean)
+
+
 def test_files_of_contexts(tmp_path):
     report = make_report({"pds_l1": [1.0, 0.5]}, context=("HepG2/C3A", "HepG2-C3A", "K562"))
     report.write(tmp_path)

@@ -330,7 +330,7 @@ def test_files_that_are_no_whole_summary_are_refused(tmp_path, screen):
         "another npz": lambda: np.savez(path, mean=np.zeros(3)),
         "an array": lambda: path.write_bytes(array_file.read_bytes()),
         "a later version": lambda: np.savez(
-            path, **{**arrays, "header": np.array(str(arrays["header"]).replace('"version": 1', '"version": 2'))}
+            path, **{**arrays, "header": np.array(str(arrays["header"]).replace('"version": 2', '"version": 3'))}
         ),
         "an altered value": lambda: np.savez(path, **{**arrays, "mean": arrays["mean"] + 1e-9}),
     }

@@ -39,7 +39,7 @@ def explain_command(args: argparse.Namespace) -> int:
         "worst": metric.worst,
         "level": "one number for the panel" if metric.level == "panel" else "one number a perturbation",
         "gradient": metric.differentiable,
-        "needs": "profiles with sampling noise" if metric.needs_noise else "profiles",
+        "needs": _needs(metric),
         "source": metric.source,
         "cell-eval": metric.v1,
         "cell-eval2": metric.v2,
@@ -50,6 +50,12 @@ def explain_command(args: argparse.Namespace) -> int:
     for label, value in lines.items():
         print(textwrap.fill(f"  {label:<11} {_cell(value)}", width=110, subsequent_indent=" " * 14))
     return 0
+
+
+def _needs(metric: Any) -> str:
+    if metric.needs_de:
+        return "a table of differential expression"
+    return "profiles with sampling noise" if metric.needs_noise else "profiles"
 
 
 def _has(rows: Any, metric: Any) -> bool:
@@ -79,12 +85,12 @@ def _presets() -> tuple[list[str], list[list[Any]]]:
 def _profiles() -> tuple[list[str], list[list[Any]]]:
     from ..evaluation import PRESETS
 
-    columns = ["preset", "profile", "members", "computed here", "not yet"]
+    columns = ["preset", "profile", "members", "computed here", "not provided"]
     rows = []
     for preset in PRESETS.values():
         for profile, members in preset.profiles.items():
             absent = [name for name in members if name not in preset.metrics]
-            state = "yes" if preset.provided(profile) else "no"
+            state = ("yes" if not absent else "but for these") if preset.provided(profile) else "no"
             names = ", ".join(absent[:3]) + (", …" if absent[3:] else "")
             rows.append([preset.name, profile, len(members), state, names])
     return columns, rows

@@ -11,7 +11,10 @@ from ._parser import build_parser
 # The module that holds each command, imported only when it runs: `--help` needs none of them.
 _COMMANDS = {
     "run": "._run",
+    "baseline": "._baseline",
+    "score": "._score",
     "validate": "._validate",
+    "prep": "._prep",
     "demo": "._demo",
     "list": "._catalogue",
     "explain": "._catalogue",

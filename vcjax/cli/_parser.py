@@ -11,15 +11,9 @@ from ._values import byte_count, names
 
 # Flags of cell-eval and cell-eval2 that ask for something this release does not do: better refused than ignored.
 _LATER = {
-    "--de-pred": ("-dp", 1, "differential-expression tables are not read yet"),
-    "--de-real": ("-dr", 1, "differential-expression tables are not read yet"),
     "--embed-key": (None, 1, "metrics in an embedding are not computed yet"),
-    "--ceiling": (None, 0, "data ceilings are not computed yet"),
-    "--ceiling-seed": (None, 1, "data ceilings are not computed yet"),
-    "--anchor": (None, "?", "anchors are not computed yet"),
-    "--cpm-filter": (None, 1, "it belongs to differential expression, which is not computed yet"),
-    "--epsilon": (None, 1, "it belongs to differential expression, which is not computed yet"),
-    "--write-degenes": (None, 0, "it belongs to differential expression, which is not computed yet"),
+    "--cpm-filter": (None, 1, "the preset decides which genes are tested"),
+    "--epsilon": (None, 1, "the preset decides the pseudocount of fold changes"),
     "--cache-pred": (None, 1, "only the measured side is kept; use --cache-real"),
     "--config": (None, 1, "settings are given as flags"),
     "--set": (None, 1, "settings are given as flags"),
@@ -72,7 +66,10 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = lambda name, text: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     _run_flags(add("run", "Score a prediction against the measured screen and write the results."))
+    _baseline_flags(add("baseline", "Make the baseline of a measured screen and write what it scores, or its cells."))
+    _score_flags(add("score", "Score the aggregates of a prediction against those of a baseline."))
     _validate_flags(add("validate", "Check one screen, or a pair, and say what a run would refuse; writes nothing."))
+    _prep_flags(add("prep", "Check a prediction against the rules of a challenge and pack it for submission."))
     _demo_flags(add("demo", "Simulate a screen, score predictors of known quality, print one table."))
     listing = add("list", "List metrics, presets or profiles.")
     listing.add_argument("what", nargs="?", choices=("metrics", "presets", "profiles"), default="metrics")
@@ -87,18 +84,90 @@ def build_parser() -> Parser:
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
-    files.add_argument("-ap", "--adata-pred", required=True, metavar="PATH", help="predicted screen (h5ad or zarr)")
+    files.add_argument("-ap", "--adata-pred", metavar="PATH", help="predicted screen (h5ad or zarr)")
     files.add_argument("-ar", "--adata-real", required=True, metavar="PATH", help="measured screen (h5ad or zarr)")
     files.add_argument("-o", "--outdir", default="vcjax-out", metavar="DIR", help="output folder [%(default)s]")
     files.add_argument("--layout", choices=("wide", "long"), help="shape of the files [that of the preset]")
     files.add_argument("--force", action="store_true", help="replace the run that the output folder holds")
     files.add_argument("--cache-real", metavar="FILE.npz", help="keep the measured side's summary for the next run")
+    files.add_argument("-dp", "--de-pred", metavar="CSV", help="differential expression of the prediction, as given")
+    files.add_argument("-dr", "--de-real", metavar="CSV", help="differential expression of the measured side, as given")
+    files.add_argument(
+        *("--write-de", "--write-degenes"), action="store_true", help="write the tables: real_de.csv and pred_de.csv"
+    )
     what = parser.add_argument_group("what to compute")
-    what.add_argument("--preset", default="v2", help="whose conventions: v2 or cell_eval [%(default)s]")
-    what.add_argument("--profile", default="anndata", help="a named set of metrics [%(default)s]")
+    what.add_argument(
+        "--preset", default="v2", help="whose conventions: v2, vcc2026, cell_eval or vcc2025 [%(default)s]"
+    )
+    what.add_argument("--profile", help="a named set of metrics [the preset's own: full, or that of the challenge]")
+    what.add_argument("--metrics", type=names, metavar="A,B", help="these metrics instead of a profile")
+    what.add_argument("--skip-metrics", type=names, default=[], metavar="A,B", help="leave these out")
+    _replicate_flags(parser)
+    _reading_flags(parser)
+    _machine_flags(parser)
+    _talk_flags(parser)
+    parser.add_argument("--dry-run", action="store_true", help="validate, print what would be computed, and stop")
+    _later_flags(parser)
+
+
+def _replicate_flags(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("what the measured screen says of itself (then -ap may be left out)")
+    data.add_argument("--ceiling", action="store_true", help="how high each metric can go: half of the cells predicts")
+    data.add_argument("--ceiling-seed", type=int, default=0, metavar="N", help="of the split [%(default)s]")
+    data.add_argument("--anchor", action="store_true", help="what a replicate scores, for `vcjax score --replicate`")
+    data.add_argument("--anchor-base-seed", type=int, default=0, metavar="N", help="of the splits [%(default)s]")
+    data.add_argument("--anchor-splits", type=int, default=5, metavar="N", help="their number [%(default)s]")
+
+
+def _baseline_flags(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        *("-ar", "--adata-real", "-a", "--adata"), dest="adata_real", required=True, metavar="PATH", help="measured"
+    )
+    files.add_argument(
+        *("-o", "--outdir", "--output-path"),
+        dest="outdir",
+        default="vcjax-baseline",
+        metavar="DIR",
+        help="folder of the results, or FILE.h5ad for the cells and nothing else [%(default)s]",
+    )
+    files.add_argument("--save-pred", metavar="FILE.h5ad", help="write the cells as well")
+    files.add_argument("--layout", choices=("wide", "long"), help="shape of the files [that of the preset]")
+    files.add_argument("--force", action="store_true", help="replace the run that the output folder holds")
+    what = parser.add_argument_group("what to make and compute")
+    what.add_argument(
+        "--emit", choices=("mean", "dispersed", "tile"), help="what the cells are [mean for cell_eval, else dispersed]"
+    )
+    what.add_argument("--emit-seed", type=int, default=0, metavar="N", help="of dispersed cells [%(default)s]")
+    what.add_argument("--preset", default="v2", help="whose conventions [%(default)s]")
+    what.add_argument("--profile", help="a named set of metrics [the preset's own]")
     what.add_argument("--metrics", type=names, metavar="A,B", help="these metrics instead of a profile")
     what.add_argument("--skip-metrics", type=names, default=[], metavar="A,B", help="leave these out")
     _reading_flags(parser)
+    _machine_flags(parser)
+    _talk_flags(parser)
+    parser.set_defaults(de_pred=None, de_real=None, write_de=False, cache_real=None)
+
+
+def _score_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-i", "--user-input", "--user-agg", dest="user_input", required=True, metavar="CSV", help="agg_results.csv")
+    add("-I", "--base-input", "--baseline-agg", dest="base_input", required=True, metavar="CSV", help="of the baseline")
+    add("-o", "--output", default="baseline_diff.csv", metavar="CSV", help="[%(default)s]")
+    add("--preset", default="v2", help="whose rules [%(default)s]")
+    add(
+        "--replicate",
+        "--anchor",
+        dest="replicate",
+        metavar="CSV",
+        help="agg_results.csv of a replicate: scores 1",
+    )
+    add("--unclipped", action="store_true", help="of cell_eval: let scores fall below 0")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--quiet", action="store_true", help="print nothing but refusals")
+
+
+def _machine_flags(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="auto, cpu, gpu, cuda, rocm or tpu [auto]")
     machine.add_argument(
@@ -106,9 +175,6 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--num-threads", type=int, metavar="N", help="use at most N cores")
     machine.add_argument("--max-memory", type=byte_count, metavar="8GB", help="read in blocks that stay below this")
-    _talk_flags(parser)
-    parser.add_argument("--dry-run", action="store_true", help="validate, print what would be computed, and stop")
-    _later_flags(parser)
 
 
 def _reading_flags(parser: argparse.ArgumentParser) -> None:
@@ -160,8 +226,37 @@ def _validate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-ap", "--adata-pred", metavar="PATH", help="predicted screen")
     parser.add_argument("-ar", "--adata-real", metavar="PATH", help="measured screen")
     parser.add_argument("--preset", default="v2", help="whose conventions the pair must allow [%(default)s]")
-    parser.add_argument("--profile", default="anndata", help="[%(default)s]")
+    parser.add_argument("--profile", help="[the preset's own]")
+    parser.add_argument("--perts", metavar="CSV", help="labels that a submission must have, and their n_cells")
     _reading_flags(parser)
+    for action in parser._actions:
+        if "--genes" in action.option_strings:
+            # One flag, two uses: how genes are matched, and the list that the rules of a challenge ask for.
+            action.choices, action.help = None, "match, intersect or strict; or the gene list of a challenge (CSV)"
+    _talk_flags(parser)
+
+
+def _prep_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-i", "--input", required=True, metavar="PATH", help="predicted screen (h5ad or zarr)")
+    add("-g", "--genes", required=True, metavar="CSV", help="the genes, one a line, in the order to write")
+    add("-o", "--output", metavar="FILE.vcc", help="[INPUT with the suffix .prep.vcc]")
+    add("--preset", default="cell_eval", help="whose rules: cell_eval or vcc2026 [%(default)s]")
+    add("--perts", metavar="CSV", help="the labels that must be there, and their n_cells")
+    add("-p", "--pert-col", metavar="COL", help="column of obs with the labels [found by name]")
+    add("-c", "--celltype-col", "--context-col", dest="context_col", metavar="COL", help="context of a cell")
+    add("-n", "--ntc-name", "--control", dest="control", default="non-targeting", metavar="LABEL", help="[%(default)s]")
+    add("-P", "--output-pert-col", default="target_gene", metavar="COL", help="as written [%(default)s]")
+    add("-C", "--output-celltype-col", "--output-context-col", dest="output_context_col", default="celltype")
+    add("-e", "--encoding", type=int, choices=(64, 32), default=32, help="bits of a value [%(default)s]")
+    add("--allow-discrete", action="store_true", help="pack counts as they are, not log-normalised")
+    add("--expected-gene-dim", type=int, metavar="N", help="number of genes, -1 for any [that of the list]")
+    add("--max-cell-dim", type=int, metavar="N", help="most cells, -1 for any [that of the rules]")
+    add("--layer", metavar="NAME", help="values of this layer instead of X")
+    add("--gene-col", metavar="COL", help="column of var with the gene names [the index]")
+    add("--force", action="store_true", help="replace the output")
+    add("--num-threads", type=int, metavar="N", help="use at most N cores")
+    add("--max-memory", type=byte_count, metavar="8GB", help="of turning a column-compressed matrix into rows")
     _talk_flags(parser)
 
 

@@ -3,50 +3,70 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from ._machine import keep_compiled_programs, limit_threads
+from ._machine import keep_compiled_programs, limit_threads, share_heap
 from ._progress import progress_bars
+from ._replicates import lines, plain, replicate_tasks, write_replicates
 from ._values import size_text
 
 
 def run_command(args: argparse.Namespace) -> int:
     """Validates, computes, writes, prints; 1 if a metric failed."""
     limit_threads(args.num_threads)
+    share_heap()
     keep_compiled_programs()
     from ..evaluation import check_folder, run_plan
 
-    check_folder(args.outdir, force=args.force, inputs=(args.adata_pred, args.adata_real))
-    plan = make_plan(args)
+    if args.adata_pred is None and not (args.ceiling or args.anchor):
+        print("vcjax run: -ap/--adata-pred is required, except with --ceiling or --anchor", file=sys.stderr)
+        return 2
+    inputs = [path for path in (args.adata_pred, args.adata_real) if path is not None]
+    check_folder(args.outdir, force=args.force, inputs=inputs)
+    plan = None if args.adata_pred is None else plan_of(args, args.adata_pred, args.adata_real)
+    tasks = replicate_tasks(args)
     if args.dry_run:
-        _print_plan(plan.describe(), args)
+        _print_plan({"notes": []} if plan is None else plan.describe(), args, tasks)
         return 0
     with progress_bars(args) as progress:
-        report = run_plan(plan, progress)
-    files = report.write(args.outdir, args.layout, force=args.force)
+        report = None if plan is None else run_plan(plan, progress)
+        found = {name: task(progress=progress) for name, task in tasks.items()}
+    files = () if report is None else report.write(args.outdir, args.layout, force=args.force)
+    files = (*files, *write_replicates(found, args))
     if args.json:
-        print(json.dumps({**report.to_dict(), "outdir": args.outdir, "files": files}))
+        whole = {} if report is None else report.to_dict()
+        print(json.dumps({**whole, **plain(found), "outdir": args.outdir, "files": files}))
     elif not args.quiet:
-        print(report.summary(), end="")
+        print("" if report is None else report.summary(), end="")
+        print("".join(f"{line}\n" for line in lines(found)), end="")
         print(f"Wrote {args.outdir}: {', '.join(files)}")
-    for name in report.failed:
-        print(f"vcjax run: {name} failed: {report.stamp['errors'][name]}", file=sys.stderr)
-    return 1 if report.failed else 0
+    failed = {} if report is None else {name: report.stamp["errors"][name] for name in report.failed}
+    if "ceiling" in found:
+        halves = found["ceiling"].report
+        failed |= {f"ceiling of {name}": halves.stamp["errors"][name] for name in halves.failed}
+    for name, why in failed.items():
+        print(f"vcjax run: {name} failed: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def make_plan(args: argparse.Namespace) -> Any:
-    """The plan that the flags of `run` describe."""
+def plan_of(args: argparse.Namespace, pred: Any, real: Any) -> Any:
+    """The plan that the flags of `run` or `baseline` describe, for these sources."""
     from ..evaluation import prepare
 
     return prepare(
-        *(args.adata_pred, args.adata_real, reading(args)),
+        *(pred, real, reading(args)),
         preset=args.preset,
         profile=args.profile,
         metrics=args.metrics,
         skip=args.skip_metrics,
         exclude_targets=args.exclude_targets,
+        de_pred=args.de_pred,
+        de_real=args.de_real,
+        keep_de=args.write_de,
         cache_real=args.cache_real,
         max_memory=args.max_memory,
+        threads=args.num_threads,
         device=args.device,
         dtype=args.dtype,
     )
@@ -79,7 +99,8 @@ def reading(args: argparse.Namespace) -> Any:
     )
 
 
-def _print_plan(description: dict[str, Any], args: argparse.Namespace) -> None:
+def _print_plan(description: dict[str, Any], args: argparse.Namespace, tasks: Iterable[str] = ()) -> None:
+    description |= {"measured_screen": list(tasks)} if tasks else {}
     if args.json:
         print(json.dumps(description))
     elif not args.quiet:

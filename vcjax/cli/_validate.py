@@ -5,15 +5,24 @@ import json
 import sys
 from typing import Any
 
+from ._prep import validate_submission
+
 
 def validate_command(args: argparse.Namespace) -> int:
-    """Checks one screen, or a pair as `run` would; prints what it found and writes nothing."""
+    """Checks one screen, alone or against a challenge, or a pair as `run` would; prints what it found."""
     pred, real = args.adata_pred, args.adata_real
     if real is not None and pred is None:
         pred = args.path
     if (pred is None) != (real is None) or (pred is None and args.path is None):
         print("vcjax validate: name one screen, or a pair: -ap PRED -ar REAL", file=sys.stderr)
         return 2
+    genes = None if args.genes in ("match", "intersect", "strict") else args.genes
+    if genes is not None or args.perts is not None or args.preset == "vcc2026":
+        if pred is None:
+            return validate_submission(args, genes)
+        if genes is not None or args.perts is not None:
+            print("vcjax validate: --genes FILE and --perts are of one screen: vcjax validate PATH", file=sys.stderr)
+            return 2
     found = _screen(args) if pred is None or real is None else _pair(args, pred, real)
     if args.json:
         print(json.dumps(found))

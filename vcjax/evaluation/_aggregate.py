@@ -51,11 +51,17 @@ def aggregate(
     )
 
 
-def panel_aggregate(value: float, n_total: int, *, metric: str, context: str, agg: str) -> Aggregate:
-    """The row of a metric that is one number for all perturbations: it has no spread."""
-    nan = float("nan")
+def panel_aggregate(value: float, n_total: int, *, metric: str, context: str, ratio: bool) -> Aggregate:
+    """The row of a metric that is one number for all perturbations.
+
+    The peers repeat such a number for every perturbation, and it has the statistics of that; a ratio of sums has none.
+    """
+    agg, spread, other = ("ratio_of_sums", float("nan"), float("nan")) if ratio else ("mean", value * 0.0, value)
     n_used = n_total if np.isfinite(value) else 0
-    return Aggregate(metric, context, agg, value, n_total, 0, n_used, n_total, value, nan, nan, nan, nan, nan, nan)
+    return Aggregate(
+        *(metric, context, agg, value, n_total, 0, n_used, n_total),
+        *(value, spread, other, other, other, other, other),
+    )
 
 
 def _finite(values: np.ndarray) -> tuple[float, ...]:

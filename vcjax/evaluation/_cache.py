@@ -1,5 +1,6 @@
 """The measured side on disk, summarised once for many predictions, and refused where it is not the same thing."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,16 +24,26 @@ def cached_summary(plan: "Plan", context: str, make: Callable[[], Summary]) -> S
     path = cache_path(plan.cache_real or "", context)
     stamp = path.with_name(f"{path.name}.json")
     key = _key(plan, context)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        summary = make()
-        summary.save(path)
-        partial = stamp.with_name(f".{stamp.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(key, indent=2) + "\n")
-        os.replace(partial, stamp)
-        return summary
-    _check(path, stamp, key)
-    return load_summary(path)
+    if path.exists():
+        _check(path, stamp, key)
+        return load_summary(path)
+    summary = make()
+    save_cached(plan, context, summary)
+    return summary
+
+
+def save_cached(plan: "Plan", context: str, summary: Summary) -> None:
+    """Writes the summary, and beside it what it was made of, over what is there."""
+    path = cache_path(plan.cache_real or "", context)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stamp = path.with_name(f"{path.name}.json")
+    summary.save(path)
+    partial = stamp.with_name(f".{stamp.name}.{os.getpid()}.partial")
+    key = _key(plan, context)
+    if summary.de is not None and plan.tables is not None:
+        key["de"] = dataclasses.asdict(plan.tables.settings)
+    partial.write_text(json.dumps(key, indent=2) + "\n")
+    os.replace(partial, stamp)
 
 
 def cache_path(path: str | os.PathLike, context: str) -> pathlib.Path:
@@ -69,17 +80,20 @@ def _key(plan: "Plan", context: str) -> dict[str, Any]:
         "genes": len(real.genes),
         "perturbations": len(real.perts),
         "targets": plan.targets.tolist(),
+        "de": None if plan.tables is None else dataclasses.asdict(plan.tables.settings),
     }
 
 
 def _check(path: pathlib.Path, stamp: pathlib.Path, key: dict[str, Any]) -> None:
     try:
         found = json.loads(stamp.read_text())
-        differing = [name for name in key if found.get(name) != key[name]]
+        # A table that is not there yet, or that nobody asks for, is no contradiction.
+        same = lambda name: found.get(name) == key[name] or (name == "de" and None in (found.get(name), key[name]))
+        differing = [name for name in key if not same(name)]
     except (OSError, ValueError, AttributeError):
         found, differing = {}, ["its description is missing or unreadable"]
     if differing:
-        told = [name for name in differing if name in key and name != "targets"]
+        told = [name for name in differing if name in key and name not in ("targets", "de")]
         short = [f"{name}: {found.get(name)} there, {key[name]} here" for name in told]
         raise Refusal(
             what=f"The cached summary is not of this measured side: {', '.join(differing)}.",

@@ -12,6 +12,7 @@ from ._report import Report
 from ._run import Progress, run_plan
 from ._select import Exclude, select
 from ._sides import InputType, read_sides, Reading, Source
+from ._tables import Side
 
 
 def evaluate(
@@ -19,7 +20,7 @@ def evaluate(
     real: Source,
     *,
     preset: str | Preset = "v2",
-    profile: str = "anndata",
+    profile: str | None = None,
     metrics: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     pert_col: str | None = None,
@@ -41,8 +42,12 @@ def evaluate(
     match_cells: bool = False,
     seed: int = 0,
     max_total: float | None = None,
+    de_pred: str | os.PathLike | None = None,
+    de_real: str | os.PathLike | None = None,
+    keep_de: bool = False,
     cache_real: str | os.PathLike | None = None,
     max_memory: int | None = None,
+    threads: int | None = None,
     device: str | None = None,
     dtype: DTypeName = "float64",
     progress: Progress | None = None,
@@ -57,9 +62,11 @@ def evaluate(
     **Arguments:**
 
     - `pred`, `real`: paths of h5ad or zarr files, AnnData, or what `vcjax.io.read_screen` and `summarise` return.
-    - `preset`: whose conventions: `"v2"` (cell-eval2 0.20.0) or `"cell_eval"` (cell-eval 0.8.2).
-    - `profile`: a named set of the preset's metrics; `metrics` names them one by one instead, of the preset or of the
-        catalogue; `skip` leaves some out.
+    - `preset`: whose conventions: `"v2"` (cell-eval2 0.20.0), `"vcc2026"` (the same, for the challenge's ten metrics),
+        `"cell_eval"` (cell-eval 0.8.2) or `"vcc2025"` (the scorer of that year).
+    - `profile`: a named set of the preset's metrics, `"full"` for all of them; by default what that tool computes if
+        nothing is said. `metrics` names them one by one instead, of the preset or of the catalogue; `skip` leaves some
+        out. Only metrics that read differential expression cost a test of every gene.
     - `pert_col`, `control`, `context_col`: the columns of `obs` and the control label. With contexts every context is
         evaluated by itself, into one report.
     - `input_type_pred`, `input_type_real`: `counts` or `lognorm`; `auto` finds out and says so in the notes.
@@ -75,8 +82,11 @@ def evaluate(
         `match_cells` draws, with `seed`, equally many cells on both sides.
     - `max_total`: the library size that no cell may exceed; by default counts above 10⁶ are noted and log-normalised
         cells above it refused.
+    - `de_pred`, `de_real`: tables of differential expression, as cell-eval and pdex write them, in the place of those
+        that would be computed. `keep_de`: keep the tables in the report, which then writes them as well.
     - `cache_real`: a file that keeps the summary of the measured side for the next prediction.
-    - `max_memory`: bytes; smaller blocks are read to stay below.
+    - `max_memory`: bytes; smaller blocks are read, and fewer genes tested at a time, to stay below. `threads`: of the
+        rank test.
     - `device`: `"cpu"`, `"gpu"`, …; JAX's default otherwise. `dtype`: the precision of the metrics; exact ranks need
         `"float64"`. JAX's own settings are left as they are.
     - `progress`: called as `progress(stage, done, total)`.
@@ -111,8 +121,12 @@ def evaluate(
         metrics=metrics,
         skip=skip,
         exclude_targets=exclude_targets,
+        de_pred=de_pred,
+        de_real=de_real,
+        keep_de=keep_de,
         cache_real=cache_real,
         max_memory=max_memory,
+        threads=threads,
         device=device,
         dtype=dtype,
     )
@@ -125,12 +139,16 @@ def prepare(
     reading: Reading,
     *,
     preset: str | Preset = "v2",
-    profile: str | None = "anndata",
+    profile: str | None = None,
     metrics: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     exclude_targets: Exclude | None = None,
+    de_pred: str | os.PathLike | None = None,
+    de_real: str | os.PathLike | None = None,
+    keep_de: bool = False,
     cache_real: str | os.PathLike | None = None,
     max_memory: int | None = None,
+    threads: int | None = None,
     device: str | None = None,
     dtype: DTypeName = "float64",
 ) -> Plan:
@@ -139,12 +157,18 @@ def prepare(
     **Raises:** `vcjax.io.Refusal`, as `evaluate`.
     """
     selection = select(preset, profile, metrics, skip, exclude_targets)
+    files: dict[Side, str | os.PathLike] = {}
+    files |= {"pred": de_pred} if de_pred is not None else {}
+    files |= {"real": de_real} if de_real is not None else {}
     plan = make_plan(
         *(selection, read_sides(pred, real, reading, max_memory=max_memory), reading),
         device=device,
         dtype=dtype,
         cache_real=None if cache_real is None else os.fspath(cache_real),
         max_memory=max_memory,
+        de_files=files,
+        write_de=keep_de,
+        threads=threads,
     )
     check_cache(plan)
     return plan

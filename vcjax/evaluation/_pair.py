@@ -35,17 +35,21 @@ def take_perts(summary: Summary, perts: Sequence[str]) -> Summary:
         mean=summary.mean[index],
         cells=summary.cells[index],
         noise=None if summary.noise is None else summary.noise[index],
+        de=None if summary.de is None else summary.de.take(index),
+        energy=None if summary.energy is None else summary.energy[index],
     )
 
 
 def with_control_in_gaps(pair: Pair) -> Pair:
-    """The pair with the measured control, without noise, in the place of missing profiles."""
+    """The pair with the measured control, without noise and without any difference, in the place of missing rows."""
     gaps = pair.missing
     if pair.real.control is None:
         return pair
     mean = np.where(gaps[:, None], pair.real.control, pair.pred.mean)
     noise = None if pair.pred.noise is None else np.where(gaps, 0.0, pair.pred.noise)
-    return dataclasses.replace(pair, pred=dataclasses.replace(pair.pred, mean=mean, noise=noise))
+    de = None if pair.pred.de is None else pair.pred.de.silent(gaps)
+    energy = None if pair.pred.energy is None else np.where(gaps, 0.0, pair.pred.energy)
+    return dataclasses.replace(pair, pred=dataclasses.replace(pair.pred, mean=mean, noise=noise, de=de, energy=energy))
 
 
 def without_gaps(pair: Pair) -> Pair:
@@ -116,7 +120,8 @@ def _same_genes(pred: Summary, real: Summary) -> Summary:
         )
     order = np.array([column[gene] for gene in real.genes])
     control = None if pred.control is None else pred.control[order]
-    return dataclasses.replace(pred, genes=real.genes, mean=pred.mean[:, order], control=control)
+    de = None if pred.de is None else pred.de.take_genes(order)
+    return dataclasses.replace(pred, genes=real.genes, mean=pred.mean[:, order], control=control, de=de)
 
 
 def _check_labels(pred: Summary, real: Summary, missing: Missing, extra: Extra) -> None:

@@ -13,6 +13,7 @@ from ..io._matrix import BLOCK_ENTRIES
 from ..metrics import Metric
 from ._select import Selection
 from ._sides import Reading, Sides
+from ._tables import Files, plan_tables, TablePlan
 
 
 Space = Literal["lognorm", "bulk_lognorm"]
@@ -31,6 +32,7 @@ class Plan:
     space: Space
     target_sum: float | None
     noise: bool
+    tables: TablePlan | None
     targets: np.ndarray
     contexts: tuple[str, ...]
     device: Any  # a jax.Device, which is no type to a type checker
@@ -63,6 +65,8 @@ class Plan:
             "space": self.space,
             "target_sum": self.target_sum,
             "control_source": self.selection.preset.control_source,
+            "de": dataclasses.asdict(self.tables.settings) if self.tables is not None else None,
+            "de_given": [] if self.tables is None else sorted(self.tables.given),
             "dtype": self.dtype,
         }
 
@@ -75,6 +79,7 @@ class Plan:
             "metrics": list(self.selection.metrics),
             "not_provided": list(self.selection.not_provided),
             "space": self.space,
+            "differential_expression": self._testing(),
             "perturbations": self.shape[0],
             "genes": self.shape[1],
             "targets_measured": int(np.sum(self.targets >= 0)),
@@ -84,6 +89,13 @@ class Plan:
             "memory_bytes": self.memory(),
             "notes": list(self.notes),
         }
+
+    def _testing(self) -> str:
+        if self.tables is None or not self.tables.test:
+            return "not needed"
+        given = sorted(self.tables.given)
+        rest = [side for side in ("pred", "real") if side not in given]
+        return "; ".join([f"{side} as given" for side in given] + [f"{side} computed" for side in rest])
 
 
 def _cells(side: Screen | Summary) -> int:
@@ -104,6 +116,9 @@ def make_plan(
     dtype: DTypeName,
     cache_real: str | None,
     max_memory: int | None,
+    de_files: Files | None = None,
+    write_de: bool = False,
+    threads: int | None = None,
 ) -> Plan:
     """Decides space, targets, block size and device, and checks that every metric can be computed.
 
@@ -114,10 +129,19 @@ def make_plan(
     _check_controls(selection, sides)
     _check_weights(selection.metrics)
     _check_noise(needs_noise, selection.metrics, sides)
+    tables = plan_tables(
+        *(selection, sides, reading, de_files or {}),
+        write=write_de,
+        cached=cache_real is not None,
+        threads=threads,
+        max_memory=max_memory,
+    )
     targets, target_notes = _targets(selection, sides, reading)
     notes = (*sides.notes, *target_notes)
     if selection.not_provided:
-        notes = (*notes, f"not provided by this release: {', '.join(selection.not_provided)}")
+        reasons = selection.preset.left_out
+        told = [f"{name} ({reasons[name]})" if name in reasons else name for name in selection.not_provided]
+        notes = (*notes, f"not provided by this release: {', '.join(told)}")
     real = sides.real
     return Plan(
         selection=selection,
@@ -126,6 +150,7 @@ def make_plan(
         space=space,
         target_sum=selection.preset.bulk_target_sum if space == "bulk_lognorm" else selection.preset.target_sum,
         noise=needs_noise or cache_real is not None,
+        tables=tables,
         targets=targets,
         contexts=(real.contexts or ("",)) if isinstance(real, Screen) else ("",),
         device=find_device(device),
@@ -219,7 +244,7 @@ def _no_noise(side: Screen | Summary) -> bool:
 
 def _targets(selection: Selection, sides: Sides, reading: Reading) -> tuple[np.ndarray, tuple[str, ...]]:
     perts, genes = sides.real.perts, sides.real.genes
-    if selection.preset.name == "cell_eval":
+    if selection.preset.source.startswith("cell-eval "):
         # cell-eval compares the label with the gene names, and has no other rule.
         column = {gene: i for i, gene in enumerate(genes)}
         return np.array([column.get(label, -1) for label in perts], np.int32), ()

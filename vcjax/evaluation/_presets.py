@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from ..io import CELL_EVAL2_DE, CELL_EVAL_DE, DESettings, VCC2025_DE
 from ..metrics import CELL_EVAL, Metric, V2
 
 
@@ -49,6 +50,11 @@ _V1_PROFILES = (
     *("discrimination_score_l1", "discrimination_score_l2", "discrimination_score_cosine"),
 )
 _V1_CELLS = ("pearson_edistance", "clustering_agreement")
+_V1_VCC = ("mae", "discrimination_score_l1", "overlap_at_N")
+_V1_MINIMAL = (
+    *("pearson_delta", "mse", "mae", "discrimination_score_l1"),
+    *("overlap_at_N", "precision_at_N", "de_nsig_counts_real", "de_nsig_counts_pred"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +70,14 @@ class Preset:
     - `target_sum`: the library size that cells given as counts are scaled to before `log1p`, and that log-normalised
         cells are taken to have been scaled to; `None` for the median total of that side's cells.
     - `control_source`: whether effects of the prediction are measured from the real or from its own control.
-    - `metrics`: the rows this release computes; `profiles`: the members of every named set, computed here or not.
-    - `left_out`: members that this release omits with a note instead of refusing the profile.
+    - `de`: how tables of differential expression are made.
+    - `metrics`: the rows this release computes; `profiles`: the members of every named set, computed here or not;
+        `default`: the set that is computed if none is named.
+    - `left_out`: members that are omitted with a note instead of refusing the profile, each with the reason.
     - `layout`: the default shape of the files; `statistics`: how aggregates treat undefined values, see `Aggregate`.
     - `ratios`: panel metrics that are a ratio of sums over perturbations.
     - `float32_profiles`: profiles are rounded to float32, as a tool keeps them whose cells are float32.
+    - `absent`: the statuses for which the tool has no row, instead of an undefined value.
     - `rank_options`: how discrimination scores are built, for a caller who excludes other targets than the preset does.
     """
 
@@ -79,13 +88,16 @@ class Preset:
     bulk_target_sum: float
     target_sum: float | None
     control_source: Literal["real", "pred"]
+    de: DESettings
     metrics: Mapping[str, Metric]
     profiles: Mapping[str, tuple[str, ...]]
+    default: str
     layout: Layout
     statistics: Statistics
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ratios: tuple[str, ...] = ()
     float32_profiles: bool = False
+    absent: tuple[str, ...] = ("missing",)
     rank_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def provided(self, profile: str) -> bool:
@@ -101,6 +113,7 @@ _V2 = Preset(
     bulk_target_sum=5e4,
     target_sum=1e6,
     control_source="real",
+    de=CELL_EVAL2_DE,
     metrics=V2,
     profiles={
         "anndata": _V2_PROFILES,
@@ -114,10 +127,19 @@ _V2 = Preset(
         "vcc": ("expr_mae", "pds_l1", "de_wilcoxon_overlap"),
         "vcc2026": _V2_2026,
     },
+    default="full",
     layout="long",
     statistics="finite",
     ratios=("expr_mse_unbiased_capped_norm",),
     rank_options={"control": "real"},
+)
+
+_VCC2026 = dataclasses.replace(
+    _V2,
+    name="vcc2026",
+    summary="The Virtual Cell Challenge of 2026: six scored metrics and four diagnostics, as v2 computes them.",
+    profiles={"vcc2026": _V2_2026},
+    default="vcc2026",
 )
 
 _CELL_EVAL = Preset(
@@ -128,24 +150,35 @@ _CELL_EVAL = Preset(
     bulk_target_sum=5e4,
     target_sum=None,
     control_source="pred",
+    de=CELL_EVAL_DE,
     metrics=CELL_EVAL,
     profiles={
         "anndata": (*_V1_PROFILES, *_V1_CELLS),
         "pds": ("discrimination_score_l1",),
         "full": (*_V1_DE, *_V1_PROFILES, *_V1_CELLS),
         "de": _V1_DE,
-        "minimal": (
-            *("pearson_delta", "mse", "mae", "discrimination_score_l1"),
-            *("overlap_at_N", "precision_at_N", "de_nsig_counts_real", "de_nsig_counts_pred"),
-        ),
-        "vcc": ("mae", "discrimination_score_l1", "overlap_at_N"),
+        "minimal": _V1_MINIMAL,
+        "vcc": _V1_VCC,
     },
+    default="full",
     layout="wide",
     statistics="describe",
-    left_out=_V1_CELLS,
+    left_out={"clustering_agreement": "it is the Leiden clustering of a graph, whose result hangs on one library"},
     float32_profiles=True,
+    absent=("missing", "no_significant_genes"),
     rank_options={"control": "pred", "ties": "position", "denominator": "n"},
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_V2, _CELL_EVAL)}
+_VCC2025 = dataclasses.replace(
+    _CELL_EVAL,
+    name="vcc2025",
+    source="cell-eval 0.6.6",
+    summary="The Virtual Cell Challenge of 2025: as cell_eval, with p-values adjusted over all perturbations at once.",
+    de=VCC2025_DE,
+    profiles={"vcc": _V1_VCC, "minimal": _V1_MINIMAL, "pds": ("discrimination_score_l1",)},
+    default="vcc",
+    left_out={},
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_V2, _VCC2026, _CELL_EVAL, _VCC2025)}
 ALIASES = {"v1": "cell_eval", "cell-eval": "cell_eval", "cell-eval2": "v2", "cell_eval2": "v2"}

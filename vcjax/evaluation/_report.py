@@ -10,6 +10,7 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
+from ..io import Summary
 from ..metrics import Metric
 from ._aggregate import Aggregate, aggregate, panel_aggregate
 from ._presets import Layout, Preset
@@ -30,7 +31,8 @@ class Report:
     `context` is empty without contexts; `status` is `ok`, or why the value is undefined (`missing`, `error`, …);
     `n_pred` and `n_real` are cells; `version` names the tool whose definition it is. `metrics` are the catalogue rows
     by column name. `stamp` holds versions, device, dtype, preset, settings and their digest, input fingerprints, notes,
-    members of the profile that were not provided, and errors.
+    members of the profile that were not provided, and errors. `tables` are the summaries with their tables of
+    differential expression, by context and side (`pred`, `real`), where they were to be kept.
     """
 
     perturbation: np.ndarray
@@ -44,6 +46,7 @@ class Report:
     metrics: Mapping[str, Metric]
     preset: Preset
     stamp: Mapping[str, Any]
+    tables: Mapping[tuple[str, str], Summary] = dataclasses.field(default_factory=dict)
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -131,10 +134,9 @@ class Report:
     def _aggregate(self, name: str, context: str) -> Aggregate:
         rows = self._rows(name, context)
         if self.metrics[name].level == "panel":
-            agg = "ratio_of_sums" if name in self.preset.ratios else "panel"
-            total = len(self.perturbations(context))
-            return panel_aggregate(float(self.value[rows][0]), total, metric=name, context=context, agg=agg)
-        missing = (self.status[rows] == "missing") & np.isnan(self.value[rows])
+            total, ratio = len(self.perturbations(context)), name in self.preset.ratios
+            return panel_aggregate(float(self.value[rows][0]), total, metric=name, context=context, ratio=ratio)
+        missing = np.isin(self.status[rows], self.preset.absent) & np.isnan(self.value[rows])
         return aggregate(self.value[rows], missing, metric=name, context=context, statistics=self.preset.statistics)
 
 

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 
 from ..io import Screen, summarise, Summary
+from ..io._de import Tested
 from ..metrics import Metric
-from ._cache import cached_summary
+from ._cache import cached_summary, save_cached
 from ._compute import compute, Outcome
 from ._pair import align_summaries, measured_pair, Pair, with_control_in_gaps, without_gaps
 from ._plan import Plan
 from ._report import PANEL, Report
 from ._sides import at_once
 from ._stamp import device_name, digest, versions
+from ._tables import run_tests, with_tests
 
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -26,9 +28,11 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 def run_plan(plan: Plan, progress: Progress | None = None) -> Report:
     """Computes a plan. A metric that fails ends as rows with status `error`; see `Report.failed`."""
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    errors, fingerprints = {}, {}
+    errors, fingerprints, tables = {}, {}, {}
     for context in plan.contexts:
         pair = _pair(plan, context, progress)
+        if plan.tables is not None and plan.tables.write:
+            tables |= {(context, "pred"): _against(plan, pair).pred, (context, "real"): pair.real}
         fingerprints[context or "all"] = {"pred": pair.pred.fingerprint, "real": pair.real.fingerprint}
         outcomes = _outcomes(plan, pair)
         for name in plan.selection.metrics:
@@ -41,6 +45,7 @@ def run_plan(plan: Plan, progress: Progress | None = None) -> Report:
         metrics=dict(plan.selection.metrics),
         preset=plan.selection.preset,
         stamp=_stamp(plan, errors, fingerprints),
+        tables=tables,
     )
 
 
@@ -57,9 +62,19 @@ def _pair(plan: Plan, context: str, progress: Progress | None) -> Pair:
     label = f" {context}" if context else ""
     make_real = functools.partial(_summary, plan, real, context, progress, f"measured{label}")
     make_pred = functools.partial(_summary, plan, pred, context, progress, f"predicted{label}")
-    if plan.cache_real is not None:
-        make_real = functools.partial(cached_summary, plan, context, make_real)
-    real_summary, pred_summary = at_once(make_real, make_pred)
+    if plan.tables is not None and not plan.noise and plan.space == "lognorm":
+        # The tests may leave the sums that the profiles are made of.
+        tests = run_tests(plan, context, progress)
+        real_summary, pred_summary = make_real(tests.get("real")), make_pred(tests.get("pred"))
+    else:
+        if plan.cache_real is not None:
+            make_real = functools.partial(cached_summary, plan, context, make_real)
+        real_summary, pred_summary = at_once(make_real, make_pred)
+        tests = run_tests(plan, context, progress, cached=real_summary)
+    pred_summary = with_tests(plan, "pred", pred_summary, tests)
+    real_summary = with_tests(plan, "real", real_summary, tests)
+    if plan.cache_real is not None and "real" in tests and plan.tables is not None and "real" not in plan.tables.given:
+        save_cached(plan, context, real_summary)
     if isinstance(pred, Screen) and isinstance(real, Screen):
         return measured_pair(pred_summary, real_summary, context)
     return align_summaries(
@@ -67,7 +82,14 @@ def _pair(plan: Plan, context: str, progress: Progress | None) -> Pair:
     )
 
 
-def _summary(plan: Plan, side: Screen | Summary, context: str, progress: Progress | None, stage: str) -> Summary:
+def _summary(
+    plan: Plan,
+    side: Screen | Summary,
+    context: str,
+    progress: Progress | None,
+    stage: str,
+    tested: Tested | None = None,
+) -> Summary:
     if isinstance(side, Summary):
         return side
     return summarise(
@@ -77,6 +99,7 @@ def _summary(plan: Plan, side: Screen | Summary, context: str, progress: Progres
         noise=plan.noise,
         context=context or None,
         targets=plan.targets if side.perts == plan.sides.real.perts else None,
+        tested=tested,
         max_entries=plan.max_entries,
         progress=None if progress is None else functools.partial(progress, stage),
     )
@@ -95,12 +118,18 @@ def _outcomes(plan: Plan, pair: Pair) -> dict[str, Outcome]:
     return {name: _merged(plan, metrics[name], pair, whole[name], part.get(name)) for name in metrics}
 
 
+def _against(plan: Plan, pair: Pair) -> Pair:
+    """The pair with the control, and the targets, that the prediction is measured from."""
+    pred = dataclasses.replace(pair.pred, targets=pair.real.targets)
+    if plan.selection.preset.control_source == "real":
+        pred = pred.with_control_of(pair.real)
+    return dataclasses.replace(pair, pred=pred)
+
+
 def _compute(plan: Plan, metrics: dict[str, Metric], pair: Pair) -> dict[str, Outcome]:
-    preset = plan.selection.preset
-    pred, real = dataclasses.replace(pair.pred, targets=pair.real.targets), pair.real
-    if preset.control_source == "real":
-        pred = pred.with_control_of(real)
-    if preset.float32_profiles:
+    pair = _against(plan, pair)
+    pred, real = pair.pred, pair.real
+    if plan.selection.preset.float32_profiles:
         pred, real = _in_float32(pred), _in_float32(real)
     return compute(metrics, pred.to_profiles(), real.to_profiles()) if metrics else {}
 
@@ -157,7 +186,7 @@ def _stamp(plan: Plan, errors: dict[str, str], fingerprints: dict[str, Any]) -> 
         "source": plan.selection.preset.source,
         "settings": settings,
         "digest": digest(settings),
-        "inputs": dict(plan.sides.inputs),
+        "inputs": {**plan.sides.inputs, **({} if plan.tables is None else plan.tables.files)},
         "fingerprints": {"screens": dict(plan.sides.fingerprints), "profiles": fingerprints},
         "seeds": {"match_cells": plan.reading.seed} if plan.reading.match_cells else {},
         "not_provided": list(plan.selection.not_provided),

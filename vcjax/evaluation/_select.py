@@ -72,7 +72,7 @@ def find_metric(name: str, preset: Preset | None = None) -> tuple[str, Metric]:
         raise Refusal(
             what=f"This release does not compute {name!r}.",
             where="metrics= / --metrics",
-            why="It needs differential expression or single cells, and must not vanish without a word.",
+            why=_reason(name, "It must not vanish from a report without a word."),
             fix=f"Leave it out. Metrics that are computed: {', '.join(tables[0])}.",
         )
     raise Refusal(
@@ -81,6 +81,11 @@ def find_metric(name: str, preset: Preset | None = None) -> tuple[str, Metric]:
         why="A misspelt name would otherwise leave a metric out of the report.",
         fix="See `vcjax list metrics` (names of cell-eval and cell-eval2 are understood).",
     )
+
+
+def _reason(name: str, otherwise: str) -> str:
+    """Why no preset computes a metric."""
+    return next((f"It is left out: {p.left_out[name]}." for p in PRESETS.values() if name in p.left_out), otherwise)
 
 
 def select(
@@ -102,10 +107,11 @@ def select(
         rows = dict(find_metric(name, preset) for name in metrics)
         dropped, missing, profile = {find_metric(name, preset)[0] for name in skip}, (), None
     else:
-        members = _members(preset, profile or "anndata")
+        profile = profile or preset.default
+        members = _members(preset, profile)
         dropped = {_skipped(name, preset, members) for name in skip}
         missing = tuple(name for name in members if name not in preset.metrics and name not in dropped)
-        _refuse_unprovided(preset, profile or "anndata", [name for name in missing if name not in preset.left_out])
+        _refuse_unprovided(preset, profile, [name for name in missing if name not in preset.left_out])
         rows = {name: preset.metrics[name] for name in members if name in preset.metrics}
     chosen = {name: row for name, row in rows.items() if name not in dropped}
     if not chosen:
@@ -155,6 +161,6 @@ def _refuse_unprovided(preset: Preset, profile: str, missing: list[str]) -> None
     raise Refusal(
         what=f"This release does not compute {len(missing)} members of profile {profile!r}: {', '.join(missing)}.",
         where=f"profile= / --profile {profile}, preset {preset.name!r} ({preset.source})",
-        why="They need differential expression; without them it is not the profile that others report.",
+        why="Without them it is not the profile that others report.",
         fix=f"Use --profile {' or '.join(provided)}, or name metrics: --metrics {next(iter(preset.metrics))},…",
     )

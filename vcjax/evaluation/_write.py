@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, TYPE_CHECKING
 
-from ..io import Refusal
+from ..io import Refusal, write_de_table
 from ..io._errors import listing
 from ._aggregate import Aggregate
 from ._presets import Layout
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._report import Report
 
 META = "run_meta.json"
+_DE_FILES = ("real_de.csv", "pred_de.csv")
 _WIDE = {"count": "count", "null_count": "null_count", "mean": "mean", "std": "std", "min": "min", "25%": "q25"}
 _WIDE |= {"50%": "median", "75%": "q75", "max": "max"}
 _LONG = {name: name for name in ("count", "null_count", "mean", "std", "min", "max", "median")}
@@ -30,7 +31,9 @@ def write_report(
 ) -> tuple[str, ...]:
     """Writes `results.csv`, `agg_results.csv`, `metric_aggregation.csv` and `run_meta.json`; gives their names.
 
-    With contexts the first three are one a context, `<context>_results.csv` and so on, `/` in a name replaced by `-`
+    Tables of differential expression that the report keeps become `real_de.csv` and `pred_de.csv`.
+
+    With contexts all but the last are one a context, `<context>_results.csv` and so on, `/` in a name replaced by `-`
     (the mapping is in `run_meta.json`). `wide` has a column a metric; `long` has a row a perturbation and metric, with
     status and numbers of cells. A missing value is an empty field in `wide`; an undefined one is `NaN`.
 
@@ -48,7 +51,7 @@ def write_report(
     staging = pathlib.Path(tempfile.mkdtemp(prefix=".vcjax-", dir=folder))
     try:
         names = _stage(report, staging, layout)
-        _remove_old_run(folder)
+        _remove_old_run(folder, {pathlib.Path(path).resolve() for path in report.stamp["inputs"].values()})
         for name in names:
             os.replace(staging / name, folder / name)
     finally:
@@ -93,16 +96,18 @@ def old_run(folder: pathlib.Path) -> list[str]:
     return [name for name in files if name == META or name.endswith(("results.csv", "metric_aggregation.csv"))]
 
 
-def _remove_old_run(folder: pathlib.Path) -> None:
-    """Removes the files that the stamp of an earlier run lists, and no others."""
+def _remove_old_run(folder: pathlib.Path, inputs: set[pathlib.Path]) -> None:
+    """Removes the files that the stamp of an earlier run lists, but what this run has read, and no others."""
     try:
         listed = json.loads((folder / META).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     # The stamp goes first: from here until the new one is in place the folder is visibly unfinished.
+    removable = [*old_run(folder), *(name for name in listed if name.endswith(_DE_FILES))]
     for name in [META, *(name for name in listed if name != META)]:
-        if name in old_run(folder):
-            (folder / name).unlink()
+        path = folder / name
+        if name in removable and path.parent == folder and path.is_file() and path.resolve() not in inputs:
+            path.unlink()
 
 
 def _stage(report: "Report", staging: pathlib.Path, layout: Layout) -> tuple[str, ...]:
@@ -117,6 +122,9 @@ def _stage(report: "Report", staging: pathlib.Path, layout: Layout) -> tuple[str
         for name, rows in tables.items():
             with open(staging / f"{prefix}{name}", "w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([[_text(x) for x in row] for row in rows])
+    for (context, side), summary in report.tables.items():
+        path = staging / f"{prefixes[context]}{side}_de.csv"
+        write_de_table(summary, path, pseudocount=report.preset.de.pseudocount)
     names = (*sorted(path.name for path in staging.iterdir()), META)
     contexts = {context: f"{prefix}results.csv" for context, prefix in prefixes.items()}
     meta = {**report.stamp, "layout": layout, "contexts": contexts, "files": names}
@@ -149,7 +157,7 @@ def _wide_rows(report: "Report", context: str) -> list[list[Any]]:
             # cell-eval repeats a number that is about the whole panel in every row.
             values, status = values.repeat(len(perts)), status.repeat(len(perts))
         for row, value, why in zip(table[1:], values, status, strict=True):
-            row.append(None if why == "missing" and math.isnan(value) else float(value))
+            row.append(None if why in report.preset.absent and math.isnan(value) else float(value))
     return table
 
 
@@ -157,9 +165,12 @@ def _long_rows(report: "Report", context: str) -> list[list[Any]]:
     columns = ("perturbation", "metric", "value", "status", "n_pred", "n_real", "version")
     rows: list[list[Any]] = [list(columns)]
     panel = {name for name, metric in report.metrics.items() if metric.level == "panel"}
+    perts = report.perturbations(context)
     for row in zip(report.context, *(getattr(report, name) for name in columns), strict=True):
-        if row[0] == context and row[2] not in panel:
-            rows.append(list(row[1:]))
+        if row[0] != context or row[2] in report.preset.ratios:
+            continue
+        # cell-eval2 repeats a number about the whole panel for every perturbation, but for a ratio of sums.
+        rows += [[label, *row[2:]] for label in (perts if row[2] in panel else row[1:2])]
     return rows
 
 
@@ -171,9 +182,9 @@ def _statistic_rows(report: "Report", aggregates: list[Aggregate], layout: Layou
     for label, field in statistics.items():
         values = [float(getattr(row, field)) for row in aggregates]
         if layout == "long" and field in ("count", "null_count"):
-            # A panel metric has no rows to count.
-            panel = [report.metrics[row.metric].level == "panel" for row in aggregates]
-            values = [math.nan if single else x for single, x in zip(panel, values, strict=True)]
+            # A ratio of sums has no rows to count.
+            ratios = [row.metric in report.preset.ratios for row in aggregates]
+            values = [math.nan if ratio else x for ratio, x in zip(ratios, values, strict=True)]
         table.append([label, *values])
     return table
 

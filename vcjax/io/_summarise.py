@@ -5,7 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from ._errors import listing, Refusal, suggestion
+from ._context import cell_groups
+from ._de import differential_expression, Tested
+from ._de_settings import DESettings
+from ._errors import Refusal
 from ._matrix import BLOCK_ENTRIES
 from ._noise import analytic_noise, jackknife_noise
 from ._pseudobulk import bulk_lognorm, cell_totals, Done, group_sums, lognorm_moments
@@ -25,10 +28,17 @@ def summarise(
     noise: bool = True,
     context: str | None = None,
     targets: np.ndarray | None = None,
+    de: DESettings | None = None,
+    energy: bool = False,
+    control_of: Screen | None = None,
+    threads: int | None = None,
+    tested: Tested | None = None,
     max_entries: int = BLOCK_ENTRIES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Profiles of a screen, with their sampling noise: one to three walks over its values, in blocks.
+
+    Differential expression, if it is asked for, takes one more and holds the normalised cells in memory.
 
     Group sums are exact to float64 rounding. In the space `"lognorm"`, counts are normalised in the dtype of the matrix
     (normally float32) in the order of scanpy, and means are taken in float64. Rounded to float32, these means are bit
@@ -46,6 +56,12 @@ def summarise(
         has no cells.
     - `targets`: index of the gene that each perturbation targets; `None` means that its name says so
         (see `resolve_targets`).
+    - `de`: test every gene of every perturbation against the control cells, under these conventions (another walk, for
+        which the normalised cells are kept in memory), and with `energy` measure the energy distances as well.
+        `control_of`: the screen whose control cells they are, for a
+        prediction that is tested against the measured ones. `threads`: of the test.
+    - `tested`: what `differential_expression` found for these cells, instead of `de`. If it was made of the logarithms
+        that this summary averages, and no noise is asked for, no walk is needed at all.
     - `max_entries`: number of stored values in memory at a time.
     - `progress`: called as `progress(done_cells, total_cells)`, a cell counting once a walk.
 
@@ -53,10 +69,17 @@ def summarise(
     `ValueError` for an unknown space or a `target_sum` that is not positive.
     """
     _check(screen, space, target_sum)
-    groups = _groups(screen, context)
+    groups = cell_groups(screen, context)
     sizes = np.bincount(groups[groups >= 0], minlength=len(screen.perts) + 1)
-    make = _bulk if space == "bulk_lognorm" else _lognorm
-    mean, spread, target_sum = make(screen, groups, sizes, target_sum, noise, max_entries, _Progress(screen, progress))
+    if de is not None and tested is None:
+        options = {"context": context, "threads": threads, "max_entries": max_entries, "energy": energy}
+        tested = differential_expression(screen, de, control_of=control_of, **options)
+    if tested is not None and sums_serve(tested, sizes, space, target_sum, noise):
+        mean, spread, target_sum = tested.sums / np.maximum(sizes, 1)[:, None], None, tested.target_sum
+    else:
+        make = _bulk if space == "bulk_lognorm" else _lognorm
+        walks = _Progress(screen, progress)
+        mean, spread, target_sum = make(screen, groups, sizes, target_sum, noise, max_entries, walks)
     mean[sizes == 0] = np.nan
     effects = screen.scale == "delta"
     return Summary(
@@ -71,9 +94,17 @@ def summarise(
         noise=None if spread is None else spread[:-1],
         control_noise=None if spread is None or not sizes[-1] else float(spread[-1]),
         target_sum=target_sum,
+        de=None if tested is None else tested.table,
+        energy=None if tested is None else tested.energy,
         space="delta" if effects else space,
         scale=screen.scale,
     )
+
+
+def sums_serve(tested: Tested, sizes: np.ndarray, space: str, target_sum: float | None, noise: bool) -> bool:
+    """Whether a test has summed the very cells that a summary would walk over."""
+    same = space == "lognorm" and target_sum in (None, tested.target_sum) and np.array_equal(tested.sizes, sizes)
+    return tested.sums is not None and same and not noise
 
 
 class _Progress:
@@ -125,23 +156,6 @@ def _totals(screen: Screen, max_entries: int, progress: _Progress) -> np.ndarray
     if screen.totals is not None:
         return np.asarray(screen.totals, np.float64)
     return cell_totals(screen.matrix, max_entries, progress.walk())
-
-
-def _groups(screen: Screen, context: str | None) -> np.ndarray:
-    """The row of each cell in the profiles, the control last; -1 for a cell to leave out."""
-    codes = np.asarray(screen.codes, np.int64)
-    groups = np.where(codes == -1, len(screen.perts), np.maximum(codes, -1))
-    if context is None:
-        return groups
-    if context not in screen.contexts or screen.context_codes is None:
-        raise Refusal(
-            what=f"There is no context {context!r}.{suggestion(context, screen.contexts)}",
-            where=f"{screen.name}, with the contexts {listing(screen.contexts, 8) or '(none: no context column)'}",
-            why="There would be no cells to score.",
-            fix="name one of them: `context=`, of the column `context_col=` (`--context-col`).",
-        )
-    groups[screen.context_codes != screen.contexts.index(context)] = -1
-    return groups
 
 
 def _check(screen: Screen, space: str, target_sum: float | None) -> None:

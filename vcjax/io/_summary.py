@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._profiles import Profiles
+from ._de_table import FIELDS, HostTable
 from ._errors import Refusal
 
 
 _FORMAT = "vcjax summary"
-_VERSION = 1
-_ARRAYS = ("targets", "mean", "control", "cells", "noise")
+_VERSION = 2  # 1 had neither `de` nor `energy`
+_ARRAYS = ("targets", "mean", "control", "cells", "noise", "energy")
+_DE = "de."  # what the names of the table's arrays begin with
 _SCALARS = ("control_cells", "control_noise", "target_sum", "space", "scale")
 
 Space = Literal["lognorm", "bulk_lognorm", "delta"]
@@ -38,6 +40,8 @@ class Summary:
         `"lognorm"`, the delete-one jackknife in `"bulk_lognorm"`, 0 for fewer than two cells (not known, rather than
         small). `None` if it was not asked for.
     - `target_sum`: the library size that the normalisation scaled to.
+    - `de`: the table of differential expression; `energy`: the energy distance of each perturbation's cells from the
+        control cells. `None` where nobody asked for them.
     - `space`: what the profiles are, see `vcjax.Profiles`; `scale`: what the screen held.
     """
 
@@ -51,6 +55,8 @@ class Summary:
     noise: np.ndarray | None = None
     control_noise: float | None = None
     target_sum: float | None = None
+    de: HostTable | None = None
+    energy: np.ndarray | None = None
     space: Space = "lognorm"
     scale: str = "counts"
 
@@ -64,7 +70,9 @@ class Summary:
         return digest.hexdigest()
 
     def with_control_of(self, other: "Summary") -> "Summary":
-        """This summary with the control cells of the other side: what `control_source="real"` means for a prediction.
+        """This summary with the control profile of the other side: what `control_source="real"` means for a prediction.
+
+        The table of differential expression stays: which cells it compares with is decided where they are read.
 
         **Raises:** `ValueError` if the two differ in genes or space.
         """
@@ -89,12 +97,13 @@ class Summary:
         dtype = jnp.result_type(float)
         optional = {
             name: None if getattr(self, name) is None else jnp.asarray(getattr(self, name), dtype)
-            for name in ("cells", "noise", "control_noise", "target_sum")
+            for name in ("cells", "noise", "control_noise", "target_sum", "energy")
         }
         return Profiles(
             jnp.asarray(self.mean, dtype),
             jnp.asarray(self.control, dtype),
             targets=jnp.asarray(self.targets, jnp.int32),
+            de=None if self.de is None else self.de.to_device(self.genes),
             space=self.space,
             **optional,
         )
@@ -123,7 +132,9 @@ def load_summary(path: str | os.PathLike) -> Summary:
             header, content = json.loads(str(file["header"])), json.loads(str(file["content"]))
             if header["format"] != _FORMAT or header["version"] > _VERSION:
                 raise _unreadable(path, f"it is {header['format']!r}, version {header['version']}")
-            arrays = {name: file[name] for name in _ARRAYS if name in file}
+            arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS if name in file}
+            table = {name: file[_DE + name] for name in FIELDS if _DE + name in file}
+            arrays["de"] = HostTable(**table) if table else None
         content["perts"], content["genes"] = tuple(content["perts"]), tuple(content["genes"])
         summary = Summary(**{"control": None, **arrays, **content})
         intact = summary.fingerprint == header["fingerprint"]
@@ -137,7 +148,9 @@ def load_summary(path: str | os.PathLike) -> Summary:
 
 
 def _arrays(summary: Summary) -> dict[str, np.ndarray]:
-    return {name: getattr(summary, name) for name in _ARRAYS if getattr(summary, name) is not None}
+    arrays = {name: getattr(summary, name) for name in _ARRAYS}
+    arrays |= {} if summary.de is None else {_DE + name: getattr(summary.de, name) for name in FIELDS}
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _header(summary: Summary) -> str:

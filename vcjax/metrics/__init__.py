@@ -10,6 +10,29 @@ from ._correlation import (
     spearman as spearman,
     weighted_r2 as weighted_r2,
 )
+from ._de_direction import (
+    direction_coverage as direction_coverage,
+    direction_fidelity as direction_fidelity,
+    direction_fidelity_yield as direction_fidelity_yield,
+    direction_match as direction_match,
+    direction_precision as direction_precision,
+    direction_yield as direction_yield,
+    model_direction_match as model_direction_match,
+)
+from ._de_fold_change import fold_change_error as fold_change_error, fold_change_spearman as fold_change_spearman
+from ._de_overlap import top_matthews as top_matthews, top_overlap as top_overlap, top_precision as top_precision
+from ._de_ranking import average_precision as average_precision, roc_auc as roc_auc
+from ._de_reach import direction_reach as direction_reach, direction_sensitivity as direction_sensitivity
+from ._de_sets import (
+    significant_count as significant_count,
+    significant_count_spearman as significant_count_spearman,
+    significant_informedness as significant_informedness,
+    significant_jaccard as significant_jaccard,
+    significant_markedness as significant_markedness,
+    significant_matthews as significant_matthews,
+    significant_recall as significant_recall,
+)
+from ._energy import energy_pearson as energy_pearson
 from ._error import l2 as l2, mae as mae, mse as mse, rmse as rmse, weighted_mse as weighted_mse
 from ._expression import (
     capped_norm as capped_norm,

@@ -5,6 +5,7 @@ import functools as ft
 
 from .._pairwise import AbstractDistance, Cosine, L1, L2
 from . import _amplitude, _correlation, _error, _expression, _retrieval
+from ._de_catalogue import CELL_EVAL1, CELL_EVAL2, de_metrics, ENERGY
 from ._metric import Metric
 from ._rows import (
     ControlSource,
@@ -385,11 +386,15 @@ CATALOGUE: dict[str, Metric] = _table(
     _discriminations("real", "panel"),
     _retrievals("real", "panel"),
     _amplitudes("real"),
+    de_metrics(),
+    (ENERGY,),
 )
 """Every metric under this library's conventions: the measured control on both sides, ties one half, n − 1, the targets
-of the whole panel left out of discrimination."""
+of the whole panel left out of discrimination; NaN where a metric of differential expression has nothing to go by."""
 
-V2: dict[str, Metric] = {row.v2: row for row in CATALOGUE.values() if row.v2}
+V2: dict[str, Metric] = {row.v2: row for row in CATALOGUE.values() if row.v2 and not row.needs_de} | {
+    row.name: row for row in de_metrics(CELL_EVAL2)
+}
 """cell-eval2 0.20.0 (its `v2` preset), by its names."""
 
 CELL_EVAL: dict[str, Metric] = {
@@ -399,6 +404,8 @@ CELL_EVAL: dict[str, Metric] = {
         *_delta_errors("pred"),
         *_correlations("pred"),
         *_discriminations("pred", "own", ties="position", denominator="n"),
+        *de_metrics(CELL_EVAL1),
+        ENERGY,
     )
     if row.v1
 }

@@ -34,7 +34,8 @@ class Metric(eqx.Module):
     - `level`: `panel` if it is a single number of all perturbations together.
     - `status`: `(pred, real, *, weights, where) -> codes`, why a value is undefined (see `Status`); `None` if it never
         is.
-    - `needs_noise`, `needs_weights`, `needs_targets`: what it cannot do without.
+    - `needs_noise`, `needs_weights`, `needs_targets`, `needs_de`, `needs_energy`: what it cannot do without; a metric
+        that needs tables of differential expression, or energy distances, reads those of both sides.
     - `source`: where the definition comes from (paper and equation, or package and version).
     - `v1`, `v2`: its names in cell-eval and in cell-eval2, where they have it.
     - `notes`: conventions, degenerate cases and how it can be gamed.
@@ -55,6 +56,8 @@ class Metric(eqx.Module):
     needs_noise: bool = eqx.field(static=True, default=False)
     needs_weights: bool = eqx.field(static=True, default=False)
     needs_targets: bool = eqx.field(static=True, default=False)
+    needs_de: bool = eqx.field(static=True, default=False)
+    needs_energy: bool = eqx.field(static=True, default=False)
     v1: str | None = eqx.field(static=True, default=None)
     v2: str | None = eqx.field(static=True, default=None)
     notes: str = eqx.field(static=True, default="")
@@ -91,7 +94,21 @@ class Metric(eqx.Module):
             raise ValueError(f"`{self.name}` needs `weights`: (genes,) or (perts, genes), not negative.")
         if self.needs_targets and real.targets is None:
             raise ValueError(f"`{self.name}` leaves target genes out and needs `targets` in the measured profiles.")
+        self._check_tables(pred, real)
         values = self.function(pred, real, relax=relax, weights=weights, where=where, valid=valid)
         if valid is None or values.ndim == 0:
             return values
         return jnp.where(jnp.asarray(valid), values, jnp.nan)
+
+    def _check_tables(self, pred: Profiles, real: Profiles) -> None:
+        for side, profiles in {"predicted": pred, "measured": real}.items():
+            if self.needs_de and profiles.de is None:
+                raise ValueError(
+                    f"`{self.name}` compares differential expression, and the {side} profiles have no table of it: "
+                    "give them one with `de=DETable(...)`."
+                )
+            if self.needs_energy and profiles.energy is None:
+                raise ValueError(
+                    f"`{self.name}` compares energy distances, and the {side} profiles have none: give them with "
+                    "`energy=`."
+                )

@@ -25,6 +25,11 @@ class Status(enum.IntEnum):
     NO_SIGNAL = 8  # the effects of the panel are not larger than their sampling noise
     NOT_FINITE = 9  # the input, or the arithmetic, was not finite
     ERROR = 10  # the metric failed; the message is in the notes of the report
+    NO_SIGNIFICANT_GENES = 11  # the measured side has no significant gene (that goes the way asked for)
+    TOO_FEW_GENES = 12  # the measured side has fewer genes to judge by than the metric asks for
+    NO_CALLS = 13  # the prediction calls no gene that could be judged
+    NO_DIRECTION = 14  # no measured significant gene has a fold change other than 0
+    ONE_CLASS = 15  # all genes are alike: all, or none, significant
 
     @property
     def label(self) -> str:
