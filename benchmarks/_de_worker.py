@@ -53,8 +53,8 @@ def read_cells(folder):
 
     values, codes = sp.load_npz(folder / "values.npz"), np.load(folder / "codes.npy")
     labels = np.where(codes < 0, CONTROL, [f"P{code:05d}" for code in codes])
-    obs = pd.DataFrame({COLUMN: pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])
-    var = pd.DataFrame(index=[f"G{i:05d}" for i in range(values.shape[1])])
+    obs = pd.DataFrame({COLUMN: pd.Categorical(labels)}, index=np.array([f"cell{i}" for i in range(len(labels))]))
+    var = pd.DataFrame(index=np.array([f"G{i:05d}" for i in range(values.shape[1])]))
     return ad.AnnData(sp.csr_matrix(values), obs=obs, var=var)
 
 

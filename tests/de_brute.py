@@ -188,7 +188,7 @@ def without_own(pred, real, own, shared):
     pointed = sum(has_direction(real.change[g]) for g in s)
     q = max(up, pointed - up) / pointed if pointed else math.nan
     d = max(1 - q, 0.05)
-    values = dict.fromkeys(("coverage", "yield", "yield_raw"), math.nan)
+    values: dict[str, float] = dict.fromkeys(("coverage", "yield", "yield_raw"), math.nan)
     reaches = ("reach", "reach_raw", "reach_unbounded", "reach_unbounded_raw")
     values |= dict.fromkeys(reaches, math.nan)
     values["fidelity_raw"] = k / n if n else math.nan

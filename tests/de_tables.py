@@ -1,5 +1,7 @@
 """Tables of differential expression for tests, with every oddity a table can have."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,7 +11,7 @@ import vcjax
 PERTS, GENES = 14, 30
 
 
-def odd_tables(seed: int) -> tuple[vcjax.Profiles, vcjax.Profiles]:
+def odd_tables(seed: int) -> tuple[Any, Any]:
     """A predicted and a measured side with ties, infinite and undefined fold changes, empty sets and full ones."""
     rng, perts, genes = np.random.default_rng(seed), PERTS, GENES
     real, pred = _table(rng, perts, genes), _table(rng, perts, genes)
@@ -64,7 +66,7 @@ def _side(table, targets):
     return vcjax.Profiles(zeros, zeros[0], targets=jnp.asarray(targets), de=vcjax.DETable(**arrays))
 
 
-def smooth_tables(dtype=np.float64, *, perts: int = PERTS, genes: int = GENES) -> tuple[vcjax.Profiles, vcjax.Profiles]:
+def smooth_tables(dtype: Any = np.float64, *, perts: int = PERTS, genes: int = GENES) -> tuple[Any, Any]:
     """A predicted and a measured side without oddities, whose statistics lie on either side of significance."""
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 1, (perts, genes)) * (rng.random((perts, genes)) < 0.7)
@@ -72,10 +74,11 @@ def smooth_tables(dtype=np.float64, *, perts: int = PERTS, genes: int = GENES) -
     targets = jnp.asarray(np.where(np.arange(perts) == 2, -1, np.arange(perts)))
     energy = rng.gamma(2, 1, (2, perts))
     energy[0] += energy[1]
-    return tuple(
+    pred, real = (
         vcjax.Profiles(de.log_padj, de.log_padj[0], targets=targets, de=de, energy=jnp.asarray(e, dtype))
         for de, e in zip(sides, energy, strict=True)
     )
+    return pred, real
 
 
 def _measured(change, dtype):

@@ -161,10 +161,11 @@ def test_masked_padding_changes_nothing(group):
 def test_a_perfect_prediction_gets_the_perfect_value(group):
     _, real = smooth_tables()
     for name, values in zip(GROUPS[group], score(group, real, real), strict=True):
-        if ROWS[name].perfect is not None:
+        perfect = ROWS[name].perfect
+        if perfect is not None:
             defined = values[~np.isnan(values)]
             assert defined.size > PERTS / 2
-            np.testing.assert_allclose(defined, ROWS[name].perfect, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(defined, perfect, atol=1e-12, err_msg=name)
 
 
 def test_gated_rows_give_the_perfect_value_or_nothing():

@@ -1,5 +1,6 @@
 import functools as ft
 import math
+from typing import Any
 
 import de_brute as brute
 import jax
@@ -48,14 +49,14 @@ def expected(convention, pred, real):
     smallest = float(np.min(used[used >= math.log(5e-324)]))
     rows = []
     for p in range(real.mean.shape[0]):
-        sides = [brute.Side(side.de, p, single=single) for side in (pred, real)]
+        sides = tuple(brute.Side(side.de, p, single=single) for side in (pred, real))
         options = {
             "ours": {"ties": "share"},
             "v2": {"ties": "position", "floor": "min_nonzero", "smallest": smallest},
             "v1": {"ties": "position", "floor": "clip"},
         }[convention]
-        values = brute.metrics_of(*sides, int(real.targets[p]), **options)
-        rows.append(brute.gated(values, *sides) if convention == "v2" else values)
+        values = brute.metrics_of(sides[0], sides[1], int(real.targets[p]), **options)
+        rows.append(brute.gated(values, sides[0], sides[1]) if convention == "v2" else values)
     return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
@@ -218,6 +219,7 @@ def test_what_a_metric_needs_and_what_it_refuses():
         metrics.significant_recall(short, real.de)
     with pytest.raises((ValueError, TypeCheckError), match="where"):
         metrics.significant_recall(pred.de, real.de, where=jnp.ones(3, bool))
+    options: dict[str, Any]
     for options, match in (({"alpha": 1.0}, "alpha"), ({"k": 0}, "`k`"), ({"ties": "random"}, "ties")):
         with pytest.raises((ValueError, TypeCheckError), match=match):
             metrics.top_overlap(pred.de, real.de, **options)

@@ -150,5 +150,5 @@ def test_neither_a_score_nor_its_gradient_makes_the_effects_whole(name):
     row = vcjax.metrics.CATALOGUE[{"cityblock": "pds_l1", "euclidean": "pds_l2", "cosine": "pds_cosine"}[name]]
     loss = vcjax.as_loss(row)
     for program in (loss, jax.value_and_grad(loss)):
-        memory = jax.jit(program).lower(matrix, real).compile().memory_analysis()
+        memory: Any = jax.jit(program).lower(matrix, real).compile().memory_analysis()
         assert memory.temp_size_in_bytes < 0.5 * perts * genes * 8

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -54,7 +54,7 @@ class LogCells(Source):
 
     def __init__(self, screen: Screen) -> None:
         self.matrix, self.shape, self.dtype = screen.matrix, screen.matrix.shape, np.dtype(np.float32)
-        totals = cell_totals(screen.matrix, BLOCK_ENTRIES) if screen.totals is None else np.asarray(screen.totals)
+        totals: Any = cell_totals(screen.matrix, BLOCK_ENTRIES) if screen.totals is None else screen.totals
         positive = totals[(screen.codes >= -1) & (totals > 0)]
         self.divisors = totals / (float(np.median(positive)) if len(positive) else 1.0)
 

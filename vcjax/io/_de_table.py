@@ -50,7 +50,7 @@ class HostTable:
             put(self.log2_fold_change, 0.0),
             put(self.log_pvalue, 0.0),
             put(self.log_padj, 0.0),
-            put(self.tested, self.tested[~perts].any(axis=0)[None, :]),
+            put(self.tested, np.any(self.tested[~perts], axis=0, keepdims=True)),
             None if self.z is None else put(self.z, 0.0),
         )
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools as ft
 import math
 from collections.abc import Callable
+from typing import Any
 
 from . import _de_direction as direction, _de_reach as reach, _de_reasons as why, _de_rows as rows, _de_sets as sets
 from ._de_fold_change import fold_change_error, fold_change_spearman, Sign
@@ -154,7 +155,7 @@ def _lists(conventions: Conventions) -> tuple[Metric, ...]:
 
 def _sets(conventions: Conventions) -> tuple[Metric, ...]:
     row = ft.partial(_row, conventions)
-    chance = {"undefined": conventions.undefined, "no_skill": 0.0, "worst": -1.0}
+    chance: dict[str, Any] = {"undefined": conventions.undefined, "no_skill": 0.0, "worst": -1.0}
     return (
         row(
             "sig_recall",
@@ -420,7 +421,7 @@ def _reaches(conventions: Conventions) -> tuple[Metric, ...]:
         ("", "significant", "of the measured significant genes"),
         ("_unbounded", "shared", "of all genes"),
     )
-    for_pool = lambda pool: {} if pool == "significant" else {"perfect": None}
+    for_pool: Callable[[str], dict[str, Any]] = lambda pool: {} if pool == "significant" else {"perfect": None}
     return (
         *(
             row(

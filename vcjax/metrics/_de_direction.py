@@ -94,7 +94,8 @@ def direction_fidelity(
     Source: cell-eval2 0.20.0 (`direction_fidelity`).
     """
     c = direction_counts(pred, real, alpha=alpha, relax=relax, targets=targets, where=where)
-    return jnp.where(c.found > 0, (share(c.right, c.judged) - c.majority) / c.room, c.silent)
+    above = (share(c.right, c.judged) - c.majority) / c.room
+    return jnp.where(c.found > 0, jnp.where(c.directed, above, jnp.nan), c.silent)
 
 
 def direction_coverage(
@@ -137,7 +138,8 @@ def direction_yield(
     c = direction_counts(pred, real, alpha=alpha, relax=relax, targets=targets, where=where)
     if not above_majority:
         return safe_divide(c.right, c.found)
-    return safe_divide((c.right - c.majority * c.judged) / c.room, c.found)
+    above = safe_divide((c.right - c.majority * c.judged) / c.room, c.found)
+    return jnp.where(c.directed, above, jnp.nan)
 
 
 def direction_fidelity_yield(
@@ -163,7 +165,8 @@ def direction_fidelity_yield(
     if not above_majority:
         return share(c.right, most)
     # min(1, n/N)(k/n - q) = (k - qn)/max(n, N), which is 0 without a call.
-    return jnp.where(c.found > 0, share((c.right - c.majority * c.judged) / c.room, most), c.silent)
+    above = share((c.right - c.majority * c.judged) / c.room, most)
+    return jnp.where(c.found > 0, jnp.where(c.directed, above, jnp.nan), c.silent)
 
 
 class DirectionCounts(NamedTuple):
@@ -171,14 +174,15 @@ class DirectionCounts(NamedTuple):
 
     - `found`: N, measured significant genes; `judged`: n, predicted calls with a measured direction; `right`: k, those
         with the same sign.
-    - `majority`: q, the larger share of one sign among measured significant genes with a direction; NaN without one;
-        `room`: max(1 - q, 0.05).
+    - `directed`: whether a measured significant gene has a direction; `majority`: q, the larger share of one sign among
+        those that have (0 without one); `room`: max(1 - q, 0.05).
     - `silent`: 1 if nothing is judged, 0 if a gene wholly is.
     """
 
     found: Float[Array, " perts"]
     judged: Float[Array, " perts"]
     right: Float[Array, " perts"]
+    directed: Bool[Array, " perts"]
     majority: Float[Array, " perts"]
     room: Float[Array, " perts"]
     silent: Float[Array, " perts"]
@@ -195,11 +199,12 @@ def counts_of(pair: Pair, relax: Relaxation) -> DirectionCounts:
     pointed = jnp.where(has_direction(pair), pair.truth, 0)
     up = jnp.sum(jnp.where(pair.real.log2_fold_change > 0, pointed, 0), axis=1)
     total = jnp.sum(pointed, axis=1)
-    majority = safe_divide(jnp.maximum(up, total - up), total)
+    majority = safe_divide(jnp.maximum(up, total - up), total, 0.0)
     return DirectionCounts(
         found=jnp.sum(pair.truth, axis=1),
         judged=jnp.sum(judged, axis=1),
         right=jnp.sum(judged * right_sign(pair, relax), axis=1),
+        directed=total > 0,
         majority=majority,
         room=jnp.maximum(1 - majority, _LEAST_ROOM),
         silent=nothing(judged),

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from .._relax import HARD, Relaxation
@@ -56,9 +57,9 @@ def fold_change_spearman(
 
 def _smooth_ranks(x, genes, relax: Relaxation):
     known = jnp.isfinite(x) & genes
-    largest = jnp.max(jnp.where(known, jnp.abs(x), 0), axis=1, keepdims=True)
+    beyond = 1 + lax.stop_gradient(jnp.max(jnp.where(known, jnp.abs(x), 0), axis=1, keepdims=True))
     # An infinite value keeps its place as a finite one: between two infinite ones there is no gap to smooth.
-    finite = jnp.where(known, x, jnp.where(jnp.isinf(x), jnp.sign(x) * (largest + 1), 0))
+    finite = jnp.where(known, x, jnp.where(x == jnp.inf, beyond, jnp.where(x == -jnp.inf, -beyond, 0)))
     undefined = jnp.any(jnp.isnan(x) & genes, axis=1, keepdims=True)
     return jnp.where(undefined, jnp.nan, relax.rank(finite, genes))
 

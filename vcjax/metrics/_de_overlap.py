@@ -132,10 +132,11 @@ def _top(
 
 def fold_change_size(table: DETable) -> Float[Array, "perts genes"]:
     """|log fold change| as finite numbers in the same order: an infinite one is above, an undefined one below all."""
-    size = jnp.abs(table.log2_fold_change)
-    finite = jnp.isfinite(size)
-    largest = jnp.max(jnp.where(finite, size, 0), axis=1, keepdims=True)
-    return jnp.where(finite, size, jnp.where(jnp.isnan(size), -1, largest + 1))
+    change = table.log2_fold_change
+    finite = jnp.isfinite(change)
+    size = jnp.abs(jnp.where(finite, change, 0))
+    beyond = 1 + lax.stop_gradient(jnp.max(size, axis=1, keepdims=True))
+    return jnp.where(finite, size, jnp.where(jnp.isnan(change), -1, beyond))
 
 
 def _first(key: Float[Array, "perts genes"], k: Float[Array, " perts"]) -> Float[Array, "perts genes"]:

@@ -19,6 +19,7 @@ from ._de_pair import exact_or_smooth, Pair, pair_tables, Targets
 
 Pool = Literal["significant", "shared"]
 
+_EDGE = 1e-3
 _DEPTHS = 0.1  # how many depths, of those there are, a softness of 1 averages over
 
 
@@ -70,8 +71,9 @@ def direction_reach(
     targets: Targets = None,
     where: GeneMask = None,
 ) -> Float[Array, " perts"]:
-    r"""$k^*(P)/N$: as `direction_sensitivity`, without the own targets. A prediction that calls nothing still orders the
-    genes, by its p-values, and is scored on that.
+    r"""$k^*(P)/N$: as `direction_sensitivity`, without the own targets.
+
+    A prediction that calls nothing still orders the genes, by its p-values, and is scored on that.
 
     **Arguments:**
 
@@ -88,8 +90,8 @@ def direction_reach(
     pair = pair_tables(pred, real, relax=relax, alpha=alpha, where=where, without=targets)
     c = counts_of(pair, relax)
     asked = c.majority + (1 - alpha) * (1 - c.majority) if purity is None else jnp.full_like(c.found, purity)
-    reached = jnp.where(jnp.isnan(asked), jnp.nan, deepest(pair, jnp.where(jnp.isnan(asked), 1, asked), pool, relax))
-    return safe_divide(reached, c.found)
+    reached = safe_divide(deepest(pair, asked, pool, relax), c.found)
+    return reached if purity is not None else jnp.where(c.directed, reached, jnp.nan)
 
 
 def deepest(pair: Pair, purity: Float[Array, " perts"], pool: Pool, relax: Relaxation) -> Float[Array, " perts"]:
@@ -132,9 +134,9 @@ def _deepest_smooth(pair, counted: Bool[Array, "perts genes"], right, purity, re
     up_to = lambda weights: sorted_ecdf(relax.rank_kernel, log_p, weights, temperature) + 0.5 * weights
     depth, found = up_to(amount), up_to(right)
     available = jnp.sum(amount, axis=1, keepdims=True)
-    # Asked for more than 1 - 1/n, all of the n or fewer must be right: asking for a little less is the same, and keeps
-    # a share of exactly 1 off the edge, where it would count one half.
-    asked = jnp.minimum(purity[:, None], 1 - 0.5 / jnp.maximum(available, 1))
+    # Asking for a little less lets the same shares of whole numbers pass, and keeps those that meet the purity exactly
+    # (all right, nine of ten) off the edge, where they would count one half.
+    asked = jnp.minimum(purity[:, None], 1 - 0.5 / jnp.maximum(available, 1)) - _EDGE / jnp.maximum(available, 1)
     above = jnp.where(counted, found / jnp.where(counted, depth, 1) - asked, 0)
     reached = jnp.where(counted, depth * relax.step(above, relax.temperature(above, counted)), 0)
     width = _DEPTHS * jnp.asarray(relax.softness).astype(depth.dtype) * jnp.maximum(available, 1)

@@ -110,11 +110,11 @@ def retrieval_distances(
     if exclude == "panel":
         others = ~_targeted(targets, jnp.shape(real)[1])
         kept = others if kept is None else kept & others
-    pred, real = _banks(pred, real, reference, pred_reference, kept)
-    distances = distance(pred, real)
+    ours, theirs = _banks(pred, real, reference, pred_reference, kept)
+    distances = distance(ours, theirs)
     if exclude == "own":
-        gene = jnp.asarray(targets)[_own(own, pred.shape[0], real.shape[0])]
-        distances = distance.excluding(distances, pred, real, gene)
+        gene = jnp.asarray(targets)[_own(own, ours.shape[0], theirs.shape[0])]
+        distances = distance.excluding(distances, ours, theirs, gene)
     return distances
 
 

@@ -16,8 +16,8 @@ class ScorePolicy(eqx.Module):
     **Fields:**
 
     - `higher_is_better`: the direction of the metric.
-    - `anchor`: the value that scores 1 unless an anchor (a replicate's value) is given; `None` for an open-ended metric,
-        whose unit is the baseline itself.
+    - `anchor`: the value that scores 1 unless another (a replicate's) is given; `None` for an open-ended metric, whose
+        unit is the baseline itself.
     - `signed`: an open-ended metric that may be negative, whose unit is the size of the baseline.
     - `penalty`: below the baseline, `"boxcox"` replaces $1 - r$, with $r$ the error over the baseline's, by $-(r^2 -
         1)/2$: an error three times the baseline's costs more than twice one of twice.
