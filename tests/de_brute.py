@@ -110,11 +110,13 @@ def rank_correlation(x, y):
     return float(np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1])
 
 
-def fold_change_metrics(pred, real, own):
+def fold_change_metrics(pred, real, own, unknown):
     values = {}
     for suffix, keep in (("", lambda f: True), ("_pos", lambda f: f > 0), ("_neg", lambda f: f < 0)):
         genes = [g for g in real.called if keep(real.change[g])]
         x, y = [pred.change.get(g, 0.0) for g in genes], [real.change[g] for g in genes]
+        if unknown == "largest":
+            x = [1e301 if math.isnan(f) else max(-1e300, min(1e300, f)) for f in x]
         values[f"lfc_spearman{suffix}"] = rank_correlation(x, y)
     genes = [g for g in real.called if math.isfinite(real.change[g]) and g != own]
     finite = lambda f: f if math.isfinite(f) else 0.0
@@ -206,13 +208,13 @@ def without_own(pred, real, own, shared):
     return values
 
 
-def metrics_of(pred, real, own, *, ties, floor="none", smallest=math.nan):
+def metrics_of(pred, real, own, *, ties, floor="none", smallest=math.nan, unknown="undefined"):
     """All per-perturbation metrics of two `Side`s by the end of their names, undefined as NaN."""
     return (
         set_metrics(pred, real, ties)
         | {"sig_jaccard": jaccard(pred, real, own)}
         | ranking_metrics(pred, real, floor, smallest)
-        | fold_change_metrics(pred, real, own)
+        | fold_change_metrics(pred, real, own, unknown)
         | direction_metrics(pred, real, own)
     )
 

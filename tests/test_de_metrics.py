@@ -52,8 +52,8 @@ def expected(convention, pred, real):
         sides = tuple(brute.Side(side.de, p, single=single) for side in (pred, real))
         options = {
             "ours": {"ties": "share"},
-            "v2": {"ties": "position", "floor": "min_nonzero", "smallest": smallest},
-            "v1": {"ties": "position", "floor": "clip"},
+            "v2": {"ties": "position", "floor": "min_nonzero", "smallest": smallest, "unknown": "largest"},
+            "v1": {"ties": "position", "floor": "clip", "unknown": "largest"},
         }[convention]
         values = brute.metrics_of(sides[0], sides[1], int(real.targets[p]), **options)
         rows.append(brute.gated(values, sides[0], sides[1]) if convention == "v2" else values)

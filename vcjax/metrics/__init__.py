@@ -3,6 +3,13 @@
 from .._pairwise import AbstractDistance as AbstractDistance, Cosine as Cosine, L1 as L1, L2 as L2
 from ._amplitude import amplitude_ratio as amplitude_ratio, amplitude_slope as amplitude_slope
 from ._catalogue import CATALOGUE as CATALOGUE, CELL_EVAL as CELL_EVAL, V2 as V2
+from ._cell_covariance import (
+    covariance_concordance as covariance_concordance,
+    covariance_correlation as covariance_correlation,
+    covariance_eigenvalue_ratio as covariance_eigenvalue_ratio,
+    Responding as Responding,
+    responding_genes as responding_genes,
+)
 from ._correlation import (
     cosine as cosine,
     pearson as pearson,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _de_direction as direction, _de_reach as reach, _de_reasons as why, _de_rows as rows, _de_sets as sets
-from ._de_fold_change import fold_change_error, fold_change_spearman, Sign
+from ._de_fold_change import fold_change_error, fold_change_spearman, Sign, Unknown
 from ._de_overlap import Ties, top_matthews, top_overlap, top_precision
 from ._de_ranking import average_precision, Floor, roc_auc
 from ._metric import Differentiable, Metric
@@ -28,6 +28,7 @@ class Conventions:
         value then gets the worst one.
     - `undefined`: chance-corrected agreement with an empty or full set.
     - `nobody`: the correlation of counts where no perturbation has a measured significant gene.
+    - `unknown`: what a predicted fold change of NaN is to a rank correlation.
     - `single`: whether tables are rounded to float32.
     """
 
@@ -37,12 +38,21 @@ class Conventions:
     gated: bool = False
     undefined: float = math.nan
     nobody: float = math.nan
+    unknown: Unknown = "undefined"
     single: bool = False
 
 
 OURS = Conventions()
-CELL_EVAL2 = Conventions("de_wilcoxon_", ties="position", floor="min_nonzero", gated=True, undefined=-1.0, nobody=1.0)
-CELL_EVAL1 = Conventions("de_", ties="position", floor="clip", nobody=1.0, single=True)
+CELL_EVAL2 = Conventions(
+    "de_wilcoxon_",
+    ties="position",
+    floor="min_nonzero",
+    gated=True,
+    undefined=-1.0,
+    nobody=1.0,
+    unknown="largest",
+)
+CELL_EVAL1 = Conventions(ties="position", floor="clip", nobody=1.0, unknown="largest", single=True)
 
 
 def _row(
@@ -283,7 +293,8 @@ def _fold_changes(conventions: Conventions) -> tuple[Metric, ...]:
                 f"Spearman correlation of the log fold changes over {genes}.",
                 f"spearman_g(f^, f), g in S{', f > 0' * (sign == 'up')}{', f < 0' * (sign == 'down')}",
                 sign=sign,
-                reasons=why.ranking_reasons(sign),
+                unknown=conventions.unknown,
+                reasons=why.ranking_reasons(sign, conventions.unknown),
                 gate=why.ranking_gate(sign),
                 charged=-1.0,
                 no_skill=0.0,

@@ -15,6 +15,7 @@ from ._de_pair import exact_or_smooth, Pair, pair_tables, Targets
 
 
 Sign = Literal["any", "up", "down"]
+Unknown = Literal["undefined", "largest"]
 
 
 def fold_change_spearman(
@@ -22,6 +23,7 @@ def fold_change_spearman(
     real: DETable,
     *,
     sign: Sign = "any",
+    unknown: Unknown = "undefined",
     alpha: float = 0.05,
     relax: Relaxation = HARD,
     where: GeneMask = None,
@@ -32,12 +34,14 @@ def fold_change_spearman(
 
     - `pred`, `real`: tables of one shape (perts, genes). A gene that the predicted table lacks has fold change 0.
     - `sign`: all those genes, or those that go up, or down, in the measured table.
+    - `unknown`: a predicted fold change of NaN makes the value `"undefined"`, or ranks as the `"largest"` (as in the
+        sources).
     - `alpha`: a gene is significant where its adjusted p-value is strictly smaller.
     - `relax`: gives the predicted fold changes soft ranks.
     - `where`: genes that count, (genes,) or (perts, genes).
 
     **Returns:** one value in [-1, 1] a perturbation; NaN where there is no such gene, only one, or all are tied on
-    either side, and where a predicted fold change is NaN.
+    either side, and where a fold change is NaN (see `unknown`).
 
     **Raises:** `ValueError` for tables of unequal shape and an unknown `sign`.
 
@@ -46,22 +50,25 @@ def fold_change_spearman(
     pair = pair_tables(pred, real, relax=HARD, alpha=alpha, where=where)
     genes = changed_genes(pair, sign)
     significant, guess = pair.truth > 0, pair.pred.log2_fold_change
+    # Order and ties are all that ranks need, and a smooth one needs them finite.
+    guess_in_order = in_order(guess, significant)
     pred_ranks = exact_or_smooth(
         relax,
-        lambda: exact_ranks(guess, genes, significant),
-        lambda: _smooth_ranks(guess, genes, relax),
+        lambda: exact_ranks(guess_in_order, genes, significant),
+        lambda: relax.rank(guess_in_order, genes),
     )
+    if unknown == "undefined":
+        pred_ranks = jnp.where(jnp.any(jnp.isnan(guess) & genes, axis=1, keepdims=True), jnp.nan, pred_ranks)
     real_ranks = exact_ranks(pair.real.log2_fold_change, genes, significant)
     return pearson(pred_ranks, real_ranks, genes.astype(pred_ranks.dtype))
 
 
-def _smooth_ranks(x, genes, relax: Relaxation):
+def in_order(x: Float[Array, "perts genes"], genes: Bool[Array, "perts genes"]) -> Float[Array, "perts genes"]:
+    """Finite numbers in the order of `x` over `genes`: an infinite one is beyond the others, a NaN on top."""
     known = jnp.isfinite(x) & genes
     beyond = 1 + lax.stop_gradient(jnp.max(jnp.where(known, jnp.abs(x), 0), axis=1, keepdims=True))
-    # An infinite value keeps its place as a finite one: between two infinite ones there is no gap to smooth.
-    finite = jnp.where(known, x, jnp.where(x == jnp.inf, beyond, jnp.where(x == -jnp.inf, -beyond, 0)))
-    undefined = jnp.any(jnp.isnan(x) & genes, axis=1, keepdims=True)
-    return jnp.where(undefined, jnp.nan, relax.rank(finite, genes))
+    infinite = jnp.where(x == jnp.inf, beyond, jnp.where(x == -jnp.inf, -beyond, 0))
+    return jnp.where(known, x, jnp.where(genes, jnp.where(jnp.isnan(x), beyond + 1, infinite), 0))
 
 
 def changed_genes(pair: Pair, sign: Sign) -> Bool[Array, "perts genes"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ._de_direction import has_direction
-from ._de_fold_change import changed_genes, measurable_genes, Sign
+from ._de_fold_change import changed_genes, in_order, measurable_genes, Sign, Unknown
 from ._de_pair import Pair
 from ._status import Status
 
@@ -109,16 +109,17 @@ def ranking_gate(sign: Sign) -> tuple[Reason, ...]:
     return _none_change(sign), (lambda pair: _few(genes(pair)), Status.TOO_FEW_GENES), _change_alike(sign)
 
 
-def ranking_reasons(sign: Sign) -> tuple[Reason, ...]:
+def ranking_reasons(sign: Sign, unknown: Unknown) -> tuple[Reason, ...]:
     """Why a rank correlation of fold changes is undefined."""
     genes = lambda pair: changed_genes(pair, sign)
-    unknown = lambda pair: jnp.isnan(pair.pred.log2_fold_change) | jnp.isnan(pair.real.log2_fold_change)
-    undefined = lambda pair: jnp.any(unknown(pair) & genes(pair), axis=1)
-    alike = lambda pair: _alike(pair.pred.log2_fold_change, genes(pair))
+    no_number = lambda table, pair: jnp.any(jnp.isnan(table.log2_fold_change) & genes(pair), axis=1)
+    alike = lambda pair: _alike(in_order(pair.pred.log2_fold_change, genes(pair)), genes(pair))
+    guessed = (lambda pair: no_number(pair.pred, pair), Status.NOT_FINITE)
     return (
         _none_change(sign),
         _change_alike(sign),
-        (undefined, Status.NOT_FINITE),
+        (lambda pair: no_number(pair.real, pair), Status.NOT_FINITE),
+        *((guessed,) if unknown == "undefined" else ()),
         (alike, Status.CONSTANT_PREDICTION),
     )
 
