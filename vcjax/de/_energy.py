@@ -1,19 +1,21 @@
 r"""Energy distances $2\,E\lVert X - Y\rVert - E\lVert X - X'\rVert - E\lVert Y - Y'\rVert$ between groups of cells."""
 
 import functools as ft
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._stats import safe_sqrt
 from ._ranksum_cells import CellMatrix, Side, sides_of
 
 
-_ROWS, _STEP = 1024, 256  # cells of a block, and what their number is padded to a multiple of: few shapes, few programs
+_ROWS, _STEP = 1024, 128  # cells of a block, and what their number is padded to a multiple of: few shapes, few programs
+_KEPT_BYTES = 2**27  # of reference cells that stay dense from block to block
 _NEAR = 0.01  # squared distance over squared norms, below which single precision has lost too many digits
 _ROUNDING = 64 * np.finfo(np.float64).eps  # of the same, when both cells are equal
 
@@ -111,11 +113,20 @@ class _Near(Exception):
     """Two cells are too near for single precision."""
 
 
+class _Block(NamedTuple):
+    """Some cells made dense, less the centre, padded with rows of zeros; and their squared norms."""
+
+    cells: Float[Array, "rows genes"]
+    norms: Float[Array, " rows"]
+    size: int
+
+
 class _Distances:
     """Distances between rows of matrices, summed block by block."""
 
     def __init__(self, centre: np.ndarray, dtype: type[np.floating]) -> None:
-        self._centre, self._dtype = centre, dtype
+        # Distances do not change with the centre, so that its rounding does not matter.
+        self._centre = centre.astype(dtype)
 
     def row_sums(self, a: Side, a_rows: np.ndarray, b: Side) -> np.ndarray:
         """The sum of the distances of each of these rows of one side to all of the other.
@@ -123,10 +134,14 @@ class _Distances:
         **Raises:** `_Near`, as the other method.
         """
         sums = np.zeros(len(a_rows))
-        for part in _parts(len(a_rows)):
-            x = self._dense(a, a_rows[part])
-            for others in _parts(len(b.rows)):
-                sums[part] += self._sums(x, self._dense(b, b.rows[others]), part, others)
+        kept = max(1, _KEPT_BYTES // (self._centre.nbytes * _ROWS))
+        others = _parts(len(b.rows))
+        for first in range(0, len(others), kept):
+            blocks = [self._dense(b, b.rows[part]) for part in others[first : first + kept]]
+            for part in _parts(len(a_rows)):
+                x = self._dense(a, a_rows[part])
+                for block in blocks:
+                    sums[part] += self._sums(x, block)
         return sums
 
     def within(self, side: Side, rows: np.ndarray) -> float:
@@ -134,47 +149,53 @@ class _Distances:
         parts, total = _parts(len(rows)), 0.0
         for i, part in enumerate(parts):
             x = self._dense(side, rows[part])
-            total += self._sums(x, x, part, part, same=True).sum()
+            total += self._sums(x, x, same=True).sum()
             for others in parts[i + 1 :]:
-                total += 2 * self._sums(x, self._dense(side, rows[others]), part, others).sum()
+                total += 2 * self._sums(x, self._dense(side, rows[others])).sum()
         return total / len(rows) ** 2
 
-    def _sums(self, x, y, x_part, y_part, *, same=False):
-        counts = [np.int32(part.stop - part.start) for part in (x_part, y_part)]
-        sums, nearest = _block_sums(x, y, *counts, same=same)
-        if self._dtype == np.float32 and float(nearest) < _NEAR:
+    def _sums(self, x: _Block, y: _Block, *, same: bool = False) -> np.ndarray:
+        sums, near = _block_sums(x.cells, y.cells, x.norms, y.norms, np.int32(x.size), np.int32(y.size), same=same)
+        if self._centre.dtype == np.float32 and bool(near):
             raise _Near
-        return np.asarray(sums)[: counts[0]]
+        return np.asarray(sums)[: x.size]
 
-    def _dense(self, side, rows):
-        out = np.zeros((-(-len(rows) // _STEP) * _STEP, len(self._centre)), self._dtype)
+    def _dense(self, side: Side, rows: np.ndarray) -> _Block:
+        out = np.zeros((-(-len(rows) // _STEP) * _STEP, len(self._centre)), self._centre.dtype)
         part = side.matrix[rows]
         part = part.toarray() if scipy.sparse.issparse(part) else part
-        np.subtract(part, self._centre, out=out[: len(rows)])
-        return jnp.asarray(out)
+        np.subtract(part, self._centre, out=out[: len(rows)], casting="same_kind")
+        cells = jnp.asarray(out)
+        return _Block(cells, _squared_norms(cells), len(rows))
 
 
 def _parts(count):
     return [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
 
 
+@jax.jit
+def _squared_norms(cells: Float[Array, "rows genes"]) -> Float[Array, " rows"]:
+    return jnp.sum(jnp.square(cells.astype(jnp.float64)), axis=1)
+
+
 @ft.partial(jax.jit, static_argnames="same")
 def _block_sums(
     x: Float[Array, "rows genes"],
     y: Float[Array, "columns genes"],
+    x_norms: Float[Array, " rows"],
+    y_norms: Float[Array, " columns"],
     x_count: Int[Array, ""],
     y_count: Int[Array, ""],
     *,
     same: bool,
-) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
-    """Sums over the rows of `y`, and the least squared distance of a pair over its squared norms."""
+) -> tuple[Float[Array, " rows"], Bool[Array, ""]]:
+    """Sums over the rows of `y`, and whether two cells are too near for single precision."""
     products = lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-    square = lambda rows: jnp.sum(jnp.square(rows.astype(jnp.float64)), axis=1)
-    norms = square(x)[:, None] + square(y)[None, :]
+    norms = x_norms[:, None] + y_norms[None, :]
     squared = norms - 2 * products.astype(jnp.float64)
-    squared = jnp.where(squared > _ROUNDING * norms, squared, 0)
     row, column = (lax.broadcasted_iota(jnp.int32, products.shape, axis) for axis in (0, 1))
     pair = (row < x_count) & (column < y_count)
     pair = pair & (row != column) if same else pair
-    nearest = jnp.min(jnp.where(pair & (norms > 0), squared / jnp.where(norms > 0, norms, 1), jnp.inf))
-    return jnp.sum(jnp.where(pair, jnp.sqrt(squared), 0), axis=1), nearest
+    near = jnp.any(pair & (squared < _NEAR * norms))
+    distance = jnp.sqrt(jnp.where(pair & (squared > _ROUNDING * norms), squared, 0))
+    return jnp.sum(distance, axis=1), near
