@@ -1,6 +1,6 @@
 """Whole runs from h5ad files to result files, against cell-eval and cell-eval2: wall, CPU and peak memory.
 
-    python benchmarks/end_to_end.py --peers PYTHON [--perts 50] [--cells 300] [--controls 5000] [--genes 5000]
+    python benchmarks/end_to_end.py --peers PYTHON [--group profiles|de] [--sizes M] [--rounds 2]
 
 `PYTHON` is an interpreter with the peers installed; see README.md. Every run is a fresh process, start-up included, and
 the contenders take turns, A, B, C, A, B, C. The numbers in the result files are compared.
@@ -23,11 +23,54 @@ from _report import end_to_end_report
 
 
 CONTROL, PERT_COLUMN = "non-targeting", "target_gene"
-SKIPPED = "pearson_edistance,clustering_agreement"  # vcjax does not compute them
 # Each peer's command runs through its own entry point, as its console script does.
 CELL_EVAL = "from cell_eval.__main__ import main; main()"
 CELL_EVAL2 = "from cell_eval2.cli import main; main()"
 Values = dict[tuple[str, str], float]  # by metric and perturbation
+
+# Perturbations, cells of each, control cells, genes: as in de.py.
+SIZES = {
+    "S": (20, 200, 1_000, 2_000),
+    "M": (50, 300, 5_000, 5_000),
+    "X": (20, 300, 3_000, 18_080),
+    "V": (100, 1_000, 38_000, 512),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A preset's profile, and the peer that has it.
+
+    `skip` are members that are left out on both sides. `faster`: how many times less wall time and CPU is aimed at, by
+    size. `tables`: whether the peer runs once more with the tables of its first run given.
+    """
+
+    preset: str
+    profile: str
+    peer: str
+    skip: str = ""
+    faster: tuple[tuple[str, float], ...] = ()
+    tables: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the case in reports and folders."""
+        return f"{self.preset} {self.profile}"
+
+
+_NO_CELLS = "pearson_edistance,clustering_agreement"
+GROUPS = {
+    "profiles": {
+        Case("cell_eval", "anndata", "cell-eval", _NO_CELLS, (("M", 1.0),), tables=True): "SM",
+        Case("v2", "anndata", "cell-eval2", faster=(("M", 1.0),)): "SM",
+    },
+    "de": {
+        Case("cell_eval", "vcc", "cell-eval", faster=(("M", 10.0), ("X", 10.0), ("V", 30.0))): "SMXV",
+        Case("cell_eval", "full", "cell-eval", "clustering_agreement", (("M", 8.0),)): "SM",
+        Case("vcc2026", "vcc2026", "cell-eval2", faster=(("M", 8.0), ("X", 8.0), ("V", 8.0))): "SMXV",
+        Case("v2", "full", "cell-eval2"): "SM",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +81,12 @@ class Workspace:
     peers: str
     threads: int
 
+    def make(self, size: tuple[int, int, int, int]) -> float:
+        """The pair of this size; the share of zeros."""
+        # In a process of its own, for the peak memory of a child starts at that of this one.
+        command = [sys.executable, __file__, "--peers", self.peers, "--make", str(self.folder), *(str(x) for x in size)]
+        return float(subprocess.run(command, check=True, capture_output=True).stdout)
+
     def run(self, name: str, command: Sequence[str], env: dict[str, str] | None = None) -> Sample:
         """One fresh process that scores the pair into the folder `name`, which is new."""
         out = self.folder / name
@@ -45,28 +94,27 @@ class Workspace:
         pair = ["-ap", f"{self.folder}/pred.h5ad", "-ar", f"{self.folder}/real.h5ad", "-o", str(out)]
         return run_process([*command, *pair], log=self.folder / f"{name}.log", env=env)
 
-    def ours(self, preset: str, cache: str) -> Sample:
+    def ours(self, case: Case, cache: str) -> Sample:
         """vcjax, with a compilation cache that is empty (`cold`) or kept between runs (`warm`)."""
-        folder = self.folder / f"xla-{preset}-{cache}"
+        folder = self.folder / f"xla {case.name} {cache}"
         if cache == "cold":
             shutil.rmtree(folder, ignore_errors=True)
-        options = ["--preset", preset, "--profile", "anndata", "--pert-col", PERT_COLUMN]
+        options = ["--preset", case.preset, "--profile", case.profile, "--pert-col", PERT_COLUMN]
+        options += ["--skip-metrics", case.skip] if case.skip else []
         command = [sys.executable, "-m", "vcjax", "run", *options, "--no-progress"]
-        return self.run(f"vcjax-{preset}-{cache}", command, env={"JAX_COMPILATION_CACHE_DIR": str(folder)})
+        return self.run(f"vcjax {case.name} {cache}", command, env={"JAX_COMPILATION_CACHE_DIR": str(folder)})
 
-    def cell_eval(self, *, tables: bool) -> Sample:
-        """cell-eval, which computes differential expression unless it is given the tables of an earlier run."""
-        done = self.folder / "cell-eval"
-        given = ["-dp", f"{done}/pred_de.csv", "-dr", f"{done}/real_de.csv"] if tables else []
-        options = ["--profile", "anndata", "--skip-metrics", SKIPPED, "--pert-col", PERT_COLUMN]
-        command = [self.peers, "-c", CELL_EVAL, "run", *options, "--num-threads", str(self.threads), *given]
-        return self.run("cell-eval-tables" if tables else "cell-eval", command)
-
-    def cell_eval2(self) -> Sample:
-        """cell-eval2, whose profile computes no differential expression."""
-        options = ["--preset", "v2", "--profile", "anndata", "--pert-col", PERT_COLUMN, "--input-type", "counts"]
-        command = [self.peers, "-c", CELL_EVAL2, "run", *options, "--set", f"num_threads={self.threads}"]
-        return self.run("cell-eval2", command)
+    def theirs(self, case: Case, *, tables: bool = False) -> Sample:
+        """The peer; `tables`: with those of its earlier run given, instead of being computed."""
+        options = ["--profile", case.profile, "--pert-col", PERT_COLUMN]
+        if case.peer == "cell-eval2":
+            options += ["--preset", "v2", "--input-type", "counts", "--set", f"num_threads={self.threads}"]
+            return self.run(f"peer {case.name}", [self.peers, "-c", CELL_EVAL2, "run", *options])
+        options += ["--num-threads", str(self.threads)] + (["--skip-metrics", case.skip] if case.skip else [])
+        done = self.folder / f"peer {case.name}"
+        options += ["-dp", f"{done}/pred_de.csv", "-dr", f"{done}/real_de.csv"] if tables else []
+        name = f"peer {case.name}{' tables' if tables else ''}"
+        return self.run(name, [self.peers, "-c", CELL_EVAL, "run", *options])
 
 
 def make_pair(folder: pathlib.Path, perts: int, cells: int, controls: int, genes: int, seed: int = 0) -> float:
@@ -170,64 +218,71 @@ def agreement(ours: Values, theirs: Values) -> dict[str, dict[str, Any]]:
     return found
 
 
-def run_cases(space: Workspace, rounds: int) -> dict[str, Any]:
-    """All contenders of both presets in turn."""
-    space.ours("cell_eval", "warm")  # fills the caches, and what the peers' interpreter compiles once for all
-    space.ours("v2", "warm")
-    space.cell_eval(tables=False)
-    space.cell_eval2()
-    contenders: dict[str, Callable[[], Sample]] = {
-        f"{preset}: vcjax, {cache}": lambda preset=preset, cache=cache: space.ours(preset, cache)
-        for preset in ("cell_eval", "v2")
-        for cache in ("warm", "cold")
-    }
-    contenders["cell_eval: cell-eval"] = lambda: space.cell_eval(tables=False)
-    contenders["cell_eval: cell-eval, DE tables given"] = lambda: space.cell_eval(tables=True)
-    contenders["v2: cell-eval2"] = space.cell_eval2
+def run_size(size: str, cases: Sequence[Case], rounds: int, space: Workspace) -> dict[str, Any]:
+    """All contenders of these cases in turn, on a new pair of this size."""
+    zeros = space.make(SIZES[size])
+    contenders: dict[str, Callable[[], Sample]] = {}
+    for case in cases:
+        space.ours(case, "warm")  # fills the cache
+        for cache in ("warm", "cold"):
+            contenders[f"{case.name}: vcjax, {cache}"] = lambda case=case, cache=cache: space.ours(case, cache)
+        contenders[f"{case.name}: {case.peer}"] = lambda case=case: space.theirs(case)
+        if case.tables:
+            text = f"{case.name}: {case.peer}, DE tables given"
+            contenders[text] = lambda case=case: space.theirs(case, tables=True)
     measured = interleave(contenders, rounds)
-    cases = {}
-    for preset, peer in (("cell_eval", "cell-eval"), ("v2", "cell-eval2")):
-        results = {key.split(": ")[1]: runs.summary() for key, runs in measured.items() if key.startswith(f"{preset}:")}
-        values = [read_values(space.folder / name) for name in (f"vcjax-{preset}-warm", peer)]
-        cases[preset] = {"peer": peer, "rounds": rounds, "results": results, "agreement": agreement(*values)}
-    return cases
+    found = {}
+    for case in cases:
+        results = {
+            key.split(": ")[1]: runs.summary() for key, runs in measured.items() if key.startswith(f"{case.name}:")
+        }
+        values = [read_values(space.folder / name) for name in (f"vcjax {case.name} warm", f"peer {case.name}")]
+        found[f"{case.name}, {size}"] = {
+            "peer": case.peer,
+            "size": dict(zip(("perts", "cells", "control_cells", "genes"), SIZES[size], strict=True)),
+            "zeros": zeros,
+            "rounds": rounds,
+            "faster": dict(case.faster).get(size),
+            "results": results,
+            "agreement": agreement(*values),
+        }
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the benchmark and writes `end_to_end.json` and `end_to_end.md`."""
+    """Runs the benchmark and writes `end_to_end_GROUP.json` and `end_to_end_GROUP.md`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", required=True, metavar="PYTHON", help="interpreter that has the peers installed")
-    parser.add_argument("--perts", type=int, default=50)
-    parser.add_argument("--cells", type=int, default=300, help="of each perturbation")
-    parser.add_argument("--controls", type=int, default=5000)
-    parser.add_argument("--genes", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--group", choices=tuple(GROUPS), default="profiles")
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=["M", "X", "V"])
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--make", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    size = [str(x) for x in (args.perts, args.cells, args.controls, args.genes)]
     if args.make:
-        print(make_pair(args.make, *(int(x) for x in size)))
+        print(make_pair(pathlib.Path(args.make[0]), *(int(x) for x in args.make[1:])))
         return
-    start = load()
+    start, machine_now, cases = load(), machine(), {}
+    members = GROUPS[args.group]
     with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own, for the peak memory of a child starts at that of this one.
-        flags = [f"--{name}={x}" for name, x in zip(("perts", "cells", "controls", "genes"), size, strict=True)]
-        making = [sys.executable, __file__, "--make", folder, *flags, "--peers", args.peers]
-        zeros = float(subprocess.run(making, check=True, capture_output=True).stdout)
-        machine_now = machine()
-        cases = run_cases(Workspace(pathlib.Path(folder), args.peers, machine_now["cores"]), args.rounds)
+        space = Workspace(pathlib.Path(folder), args.peers, machine_now["cores"])
+        space.make((5, 40, 100, 200))
+        for case in members:
+            space.theirs(case)  # what the peers' interpreter compiles once for all
+    for size in args.sizes:
+        chosen = [case for case, sizes in members.items() if size in sizes]
+        with tempfile.TemporaryDirectory() as folder:
+            space = Workspace(pathlib.Path(folder), args.peers, machine_now["cores"])
+            cases |= run_size(size, chosen, args.rounds, space) if chosen else {}
     results = {
         "machine": machine_now,
         "load": {"start": start, "end": load()},
-        "versions": versions(["vcjax", "jax", "jaxlib", "numpy", "anndata", "scipy"]),
+        "versions": versions(["vcjax", "jax", "jaxlib", "numpy", "numba", "anndata", "scipy"]),
         "peers_versions": versions_of(args.peers, ["cell-eval", "cell-eval2", "anndata", "scanpy", "polars", "pdex"]),
-        "settings": {"perts": args.perts, "cells": args.cells, "control_cells": args.controls, "genes": args.genes}
-        | {"zeros": zeros, "rounds": args.rounds},
         "cases": cases,
     }
     text, targets = end_to_end_report(results)
-    write_results("end_to_end", {**results, "targets": targets}, text, args.out)
+    write_results(f"end_to_end_{args.group}", {**results, "targets": targets}, text, args.out)
 
 
 if __name__ == "__main__":
