@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._machine import keep_compiled_programs, limit_threads, share_heap
+from ._meanwhile import Meanwhile
 from ._progress import progress_bars
 from ._replicates import lines, plain, replicate_tasks, write_replicates
 from ._values import size_text
@@ -16,15 +17,16 @@ def run_command(args: argparse.Namespace) -> int:
     """Validates, computes, writes, prints; 1 if a metric failed."""
     limit_threads(args.num_threads)
     share_heap()
-    keep_compiled_programs()
-    from ..evaluation import check_folder, run_plan
-
     if args.adata_pred is None and not (args.ceiling or args.anchor):
         print("vcjax run: -ap/--adata-pred is required, except with --ceiling or --anchor", file=sys.stderr)
         return 2
+    sides = None if args.adata_pred is None else _reading_meanwhile(args)
+    from ..evaluation import check_folder, run_plan
+
+    keep_compiled_programs()
     inputs = [path for path in (args.adata_pred, args.adata_real) if path is not None]
     check_folder(args.outdir, force=args.force, inputs=inputs)
-    plan = None if args.adata_pred is None else plan_of(args, args.adata_pred, args.adata_real)
+    plan = None if sides is None else plan_of(args, args.adata_pred, args.adata_real, read=sides.result)
     tasks = replicate_tasks(args)
     if args.dry_run:
         _print_plan({"notes": []} if plan is None else plan.describe(), args, tasks)
@@ -50,8 +52,16 @@ def run_command(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def plan_of(args: argparse.Namespace, pred: Any, real: Any) -> Any:
-    """The plan that the flags of `run` or `baseline` describe, for these sources."""
+def _reading_meanwhile(args: argparse.Namespace) -> Meanwhile:
+    """Both files, read while JAX is being imported."""
+    from ..evaluation._sides import read_sides
+
+    options = reading(args)
+    return Meanwhile(lambda: read_sides(args.adata_pred, args.adata_real, options, max_memory=args.max_memory))
+
+
+def plan_of(args: argparse.Namespace, pred: Any, real: Any, read: Callable[[], Any] | None = None) -> Any:
+    """The plan that the flags of `run` or `baseline` describe, for these sources, or for what `read` gives."""
     from ..evaluation import prepare
 
     return prepare(
@@ -69,6 +79,7 @@ def plan_of(args: argparse.Namespace, pred: Any, real: Any) -> Any:
         threads=args.num_threads,
         device=args.device,
         dtype=args.dtype,
+        read=read,
     )
 
 

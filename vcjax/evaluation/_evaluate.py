@@ -1,7 +1,7 @@
 """The front door: two sources in, one report out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ._cache import check_cache
@@ -11,7 +11,7 @@ from ._presets import Preset
 from ._report import Report
 from ._run import Progress, run_plan
 from ._select import Exclude, select
-from ._sides import InputType, read_sides, Reading, Source
+from ._sides import InputType, read_sides, Reading, Sides, Source
 from ._tables import Side
 
 
@@ -151,8 +151,11 @@ def prepare(
     threads: int | None = None,
     device: str | None = None,
     dtype: DTypeName = "float64",
+    read: Callable[[], Sides] | None = None,
 ) -> Plan:
     """Reads and validates everything and computes nothing: `evaluate` without its second half.
+
+    **Arguments:** those of `evaluate`. `read`: gives both sides where somebody is reading them already.
 
     **Raises:** `vcjax.io.Refusal`, as `evaluate`.
     """
@@ -160,8 +163,9 @@ def prepare(
     files: dict[Side, str | os.PathLike] = {}
     files |= {"pred": de_pred} if de_pred is not None else {}
     files |= {"real": de_real} if de_real is not None else {}
+    sides = read_sides(pred, real, reading, max_memory=max_memory) if read is None else read()
     plan = make_plan(
-        *(selection, read_sides(pred, real, reading, max_memory=max_memory), reading),
+        *(selection, sides, reading),
         device=device,
         dtype=dtype,
         cache_real=None if cache_real is None else os.fspath(cache_real),

@@ -7,8 +7,8 @@ import scipy.sparse
 
 from ._context import cell_groups
 from ._de_settings import DESettings
-from ._matrix import BLOCK_ENTRIES
-from ._pseudobulk import cell_totals, Done, Run, runs
+from ._matrix import BLOCK_ENTRIES, n_rows
+from ._pseudobulk import add_rows, cell_totals, Done
 from ._screen import Screen
 
 
@@ -17,7 +17,7 @@ CONTROL, LEFT_OUT = -1, -2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GatheredCells:
-    """Cells in the order in which they were read, a group at a time within each block.
+    """Cells in the order in which they were read.
 
     **Fields:** `values`, what is ranked (logarithms), cells by genes; `codes`, the perturbation of each cell or
     `CONTROL`; `sums`, over the cells of each group (the control last), of what the fold change takes means of; `sizes`,
@@ -70,14 +70,21 @@ def gather(
         groups = np.where(groups == last, -1, groups)
     columns = range(screen.matrix.shape[1])[genes]
     sums, kept = np.zeros((last + 1, len(columns))), _Kept(len(columns))
-    for run in runs(screen.matrix, groups, max_entries, done):
+    for start, block in screen.matrix.chunks(max_entries):
+        stop = start + n_rows(block)
+        codes, divisor = groups[start:stop], None if divisors is None else divisors[start:stop]
+        if not (codes >= 0).all():
+            rows = np.flatnonzero(codes >= 0)
+            block, codes, divisor = block[rows], codes[rows], None if divisor is None else divisor[rows]
         if len(columns) < screen.matrix.shape[1]:
-            run = _within(run, columns)
-        ranked, summed = _transform(run, screen, settings, divisors)
-        sums[run.group] += np.bincount(run.genes, summed, len(columns))
-        kept.append(run, ranked)
+            block = block[:, columns.start : columns.stop]
+        ranked, summed = _transform(block, screen, settings, divisor)
+        add_rows(block, summed, codes, sums)
+        kept.append(block, ranked, codes)
+        if done is not None:
+            done(stop)
         if kept.entries > max_values:
-            raise TooManyValues((run.cells[-1] + 1) / len(groups))
+            raise TooManyValues(stop / len(groups))
     codes = kept.codes()
     sizes = np.bincount(codes, minlength=last + 1)
     return GatheredCells(kept.matrix(), np.where(codes == last, CONTROL, codes), sums, sizes, target_sum)
@@ -90,9 +97,9 @@ class _Kept:
         self._genes, self.entries = genes, 0
         self._values, self._indices = np.empty(0, np.float32), np.empty(0, np.int32)
         self._lengths: list[np.ndarray] = []
-        self._groups: list[int] = []
+        self._groups: list[np.ndarray] = []
 
-    def append(self, run: Run, values: np.ndarray) -> None:
+    def append(self, block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray) -> None:
         stop = self.entries + len(values)
         if not self.entries:
             self._values = self._values.astype(values.dtype)
@@ -100,14 +107,14 @@ class _Kept:
             for array in (self._values, self._indices):
                 array.resize(max(stop, len(array) * 5 // 4), refcheck=False)
         self._values[self.entries : stop] = values
-        self._indices[self.entries : stop] = run.genes
+        self._indices[self.entries : stop] = block.indices
         self.entries = stop
-        self._lengths.append(run.lengths)
-        self._groups.append(run.group)
+        self._lengths.append(np.diff(block.indptr))
+        self._groups.append(groups)
 
     def codes(self) -> np.ndarray:
         """The group of each cell."""
-        return np.repeat(np.array(self._groups, np.int64), [len(lengths) for lengths in self._lengths])
+        return np.concatenate([np.zeros(0, np.int64), *self._groups])
 
     def matrix(self) -> scipy.sparse.csr_matrix:
         """What was kept; the arrays are cut to size and handed over."""
@@ -118,14 +125,6 @@ class _Kept:
         return scipy.sparse.csr_matrix(
             (self._values, self._indices, indptr), shape=(len(lengths) - 1, self._genes), copy=False
         )
-
-
-def _within(run: Run, columns: range) -> Run:
-    """The run restricted to a range of genes, which are counted from its start."""
-    inside = (run.genes >= columns.start) & (run.genes < columns.stop)
-    cell = np.repeat(np.arange(len(run.lengths)), run.lengths)
-    lengths = np.bincount(cell[inside], minlength=len(run.lengths))
-    return Run(run.group, run.cells, lengths, run.genes[inside] - columns.start, run.values[inside])
 
 
 def _divisors(
@@ -144,14 +143,14 @@ def _divisors(
 
 
 def _transform(
-    run: Run, screen: Screen, settings: DESettings, divisors: np.ndarray | None
+    block: scipy.sparse.csr_matrix, screen: Screen, settings: DESettings, divisors: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What is ranked and what is summed; each in the order of operations that decides the peers' ties."""
-    values = run.values
+    values: np.ndarray = block.data
     if divisors is None:
         return values, values if settings.mean == "geometric" else np.expm1(values)
     if settings.values == "double":
         values = values.astype(np.float64)
-    linear = values / np.repeat(divisors[run.cells].astype(values.dtype), run.lengths)
+    linear = np.divide(values, np.repeat(divisors.astype(values.dtype), np.diff(block.indptr)))
     logs = np.log1p(linear)
     return logs, logs if settings.mean == "geometric" else linear

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 
-from ..de import DETable
 
+if TYPE_CHECKING:
+    from ..de import DETable
 
 _Change: TypeAlias = Callable[[np.ndarray], np.ndarray]
 FIELDS = ("log2_fold_change", "log_pvalue", "log_padj", "tested", "z", "mean", "control_mean", "statistic")
@@ -54,8 +54,12 @@ class HostTable:
             None if self.z is None else put(self.z, 0.0),
         )
 
-    def to_device(self, genes: tuple[str, ...]) -> DETable:
+    def to_device(self, genes: tuple[str, ...]) -> "DETable":
         """The same as arrays on the device, in JAX's default float dtype."""
+        import jax.numpy as jnp
+
+        from ..de import DETable
+
         dtype = jnp.result_type(float)
         # Names in the order of their code points, which is how the peers sort them.
         order = np.empty(len(genes), np.int32)

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from ..de._energy import energy_distances
-from ..de._ranksum import rank_sums
 from ._de_cells import GatheredCells, LEFT_OUT
 from ._de_settings import DESettings
 from ._de_table import HostTable
@@ -19,6 +17,8 @@ def rank_tests(
     details: bool = False,
 ) -> HostTable:
     """The unadjusted table of these genes; `control` are the control cells of another side, `None` this side's own."""
+    from ..de._ranksum import rank_sums
+
     groups = len(cells.sizes) - 1
     if control is None:
         own, ranks = cells, rank_sums(cells.values, cells.codes, groups, threads=threads)
@@ -45,6 +45,8 @@ def rank_tests(
 
 def energies(cells: GatheredCells, control: GatheredCells | None) -> np.ndarray:
     """The energy distance of the cells of each perturbation from the control cells."""
+    from ..de._energy import energy_distances
+
     groups = len(cells.sizes) - 1
     if control is None:
         return energy_distances(cells.values, cells.codes, groups)

@@ -54,8 +54,12 @@ class BlockMatrix(Matrix):
         self.source, self.columns, self.nan_to_zero = source, columns, nan_to_zero
         self.shape = (source.shape[0], source.shape[1] if columns is None else n_columns)
         self.repairs: set[str] = set()
+        self._clean = False  # a whole walk has found nothing to repair
 
     def chunks(self, max_entries: int = BLOCK_ENTRIES) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+        if self._clean:
+            yield from self.source.blocks(max_entries)
+            return
         for start, block in self.source.blocks(max_entries):
             if self.nan_to_zero and np.isnan(block.data).any():
                 self.repairs.add("NaN values were set to zero")
@@ -64,6 +68,7 @@ class BlockMatrix(Matrix):
                     shape=block.shape,
                 )
             yield start, self._canonical(block)
+        self._clean = not self.repairs and self.columns is None
 
     def select(self, columns: np.ndarray, n_columns: int) -> "BlockMatrix":
         if self.columns is not None:

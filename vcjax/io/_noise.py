@@ -3,12 +3,10 @@ r"""Sampling noise of a profile from its cells: $\mathbb{E}\lVert\bar x_p - \mat
 Groups of fewer than two cells give 0, as in cell-eval2: their noise is not known, it is not small.
 """
 
-import functools
-
 import numpy as np
 
 from ._matrix import Matrix
-from ._pseudobulk import bulk_lognorm, Done, Run, runs, sum_of_squares
+from ._pseudobulk import bulk_lognorm, Done, entries, sums_of_cells
 
 
 # Up to here the power series of the logarithm is exact to rounding in at most 17 terms.
@@ -54,17 +52,16 @@ def jackknife_noise(
     share = np.divide(1, rest, out=np.zeros_like(rest), where=~alone)
     delta = totals * share
 
-    @functools.lru_cache(maxsize=64)  # the groups of a block of rows, of which each is used in turn
-    def tables(group):
-        x = target_sum * sums[group] / max(group_totals[group], 1e-300)
-        return x / (1 + x), target_sum / (1 + x)
-
+    scale = target_sum / np.where(group_totals > 0, group_totals, np.inf)
+    counted = np.where((groups >= 0) & (sizes[groups] >= 2), groups, -1)
     first, second = np.zeros_like(sums), np.zeros(len(sums))
-    for run in runs(matrix, groups, max_entries, done):
-        if sizes[run.group] >= 2:
-            replaced, square = _replaced(run, *tables(run.group), delta, share)
-            first[run.group] += replaced
-            second[run.group] += square
+    for some in entries(matrix, counted, max_entries, done):
+        x = sums.reshape(-1).take(some.places)
+        x *= np.repeat(scale[some.groups], some.lengths)
+        rates = delta[some.cells], target_sum * share[some.cells]
+        less, squares = _replaced(x, some.values, *(np.repeat(rate, some.lengths) for rate in rates))
+        np.add.at(first.reshape(-1), some.places, less)
+        np.add.at(second, some.groups, sums_of_cells(squares, some.lengths))
 
     noise = np.zeros(len(sums))
     cells_of = _members(groups, len(sums))
@@ -72,11 +69,17 @@ def jackknife_noise(
         n, cells = sizes[group], cells_of[group]
         lost = np.count_nonzero(alone[cells])
         bulk = bulk_lognorm(sums[group : group + 1], target_sum)[0]
-        zeros, squares = _zero_deviations(tables(group)[0], delta[cells[~alone[cells]]])
+        x = scale[group] * sums[group]
+        zeros, squares = _zero_deviations(x / (1 + x), delta[cells[~alone[cells]]])
         deviation = first[group] + zeros - lost * bulk
-        total = second[group] + squares.sum() + lost * sum_of_squares(bulk) - sum_of_squares(deviation) / n
+        total = second[group] + squares.sum() + lost * _square(bulk) - _square(deviation) / n
         noise[group] = max(total, 0.0) * (n - 1) / n
     return noise
+
+
+def _square(x: np.ndarray) -> float:
+    """`x @ x`, the same on any number of threads: a BLAS may split it, and gains nothing at this length."""
+    return float(np.einsum("i,i->", x, x))
 
 
 def _members(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
@@ -85,15 +88,23 @@ def _members(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
     return np.split(np.argsort(groups, kind="stable"), ends)[1:-1]
 
 
-def _replaced(run: Run, u: np.ndarray, w: np.ndarray, delta: np.ndarray, share: np.ndarray):
-    """Sum (by gene) and sum of squares (of all) of the true deviations, less those that the entries have as zeros."""
-    as_zero = u.take(run.genes) * np.repeat(delta[run.cells], run.lengths)
-    true = as_zero - w.take(run.genes) * (run.values * np.repeat(share[run.cells], run.lengths))
-    np.log1p(as_zero, out=as_zero)
+def _replaced(x: np.ndarray, counts: np.ndarray, delta: np.ndarray, share: np.ndarray):
+    """The true deviation of each entry, less the one that it has as a zero; and the same of the squares.
+
+    `x` is the scaled profile, `delta` and `share` those of the entry's cell; `x` and `delta` are overwritten.
+    """
+    rest = 1 / (1 + x)
+    delta *= x
+    delta *= rest
+    share = share * counts
+    share *= rest
+    true = np.subtract(delta, share, out=share)
+    as_zero = np.log1p(delta, out=delta)
     np.log1p(true, out=true)
-    square = sum_of_squares(true) - sum_of_squares(as_zero)
-    true -= as_zero
-    return np.bincount(run.genes, true, len(u)), square
+    less = true - as_zero
+    true += as_zero
+    true *= less
+    return less, true
 
 
 def _zero_deviations(u: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,55 +4,61 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy.sparse
 
-from ._matrix import Matrix
+from ._matrix import Matrix, n_rows
 
-
-# Working arrays of one run stay in the processor's cache.
-RUN_ENTRIES = 65_536
 
 Done = Callable[[int], None]
 
+_ENTRIES = 65_536  # worked on at a time, so that what is made of them stays in the processor's cache
+
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Some cells of one group: `values` of `genes`, cell after cell, `lengths` entries each."""
+class Entries:
+    """The stored entries of some cells that belong to groups.
 
-    group: int
+    **Fields:** `cells`, by their rows in the matrix; `groups` of them; `lengths`, entries of each; `values`, cell after
+    cell; `places`, where the group and gene of each entry are in a flattened (groups, genes).
+    """
+
     cells: np.ndarray
+    groups: np.ndarray
     lengths: np.ndarray
-    genes: np.ndarray
     values: np.ndarray
+    places: np.ndarray
 
 
-def runs(matrix: Matrix, groups: np.ndarray, max_entries: int, done: Done | None = None) -> Iterator[Run]:
-    """The cells of the matrix, a group at a time within each block of rows.
+def entries(matrix: Matrix, groups: np.ndarray, max_entries: int, done: Done | None = None) -> Iterator[Entries]:
+    """All entries, a few cells at a time. `groups` is the group of each cell, -1 for a cell to leave out.
 
-    `groups` is the group of each cell, -1 for a cell to leave out. With rows of one group side by side, sums over a
-    group are sums over genes alone: several times faster than scattering into a table of groups and genes.
     `done(cells)` is called after each block with the number of cells read so far.
     """
     for start, block in matrix.chunks(max_entries):
-        stop = start + len(block.indptr) - 1
-        rows = np.flatnonzero(groups[start:stop] >= 0)
-        rows = rows[np.argsort(groups[start + rows], kind="stable")]
-        if len(rows) < stop - start or np.any(rows[1:] < rows[:-1]):
-            block = block[rows]
-        yield from _split(block, rows + start, groups[rows + start])
+        stop = start + n_rows(block)
+        yield from entries_of(block, block.data, groups[start:stop], matrix.shape[1], start)
         if done is not None:
             done(stop)
 
 
-def _split(block, cells, groups) -> Iterator[Run]:
-    """Runs of at most `RUN_ENTRIES` entries (or one cell) of one group, of a block whose rows are sorted by group."""
-    first, indptr = 0, block.indptr
-    while first < len(cells):
-        last_of_group = np.searchsorted(groups, groups[first], side="right")
-        last = np.searchsorted(indptr, indptr[first] + RUN_ENTRIES, side="right") - 1
-        last = min(max(last, first + 1), last_of_group)
-        entries = slice(indptr[first], indptr[last])
-        lengths = np.diff(indptr[first : last + 1])
-        yield Run(int(groups[first]), cells[first:last], lengths, block.indices[entries], block.data[entries])
+def entries_of(
+    block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray, genes: int, start: int = 0
+) -> Iterator[Entries]:
+    """The entries of one block, which have these `values` instead of its own; its first row is the cell `start`."""
+    indptr, first = block.indptr, 0
+    while first < len(groups):
+        last = int(np.searchsorted(indptr, indptr[first] + _ENTRIES, side="right")) - 1
+        last = min(max(last, first + 1), len(groups))
+        mine, lengths = groups[first:last], np.diff(indptr[first : last + 1])
+        part = slice(indptr[first], indptr[last])
+        places, kept = np.repeat(mine.astype(np.intp) * genes, lengths), values[part]
+        places += block.indices[part]
+        cells = np.arange(start + first, start + last)
+        if mine.min() < 0:
+            inside, named = np.repeat(mine >= 0, lengths), mine >= 0
+            places, kept = places[inside], kept[inside]
+            cells, mine, lengths = cells[named], mine[named], lengths[named]
+        yield Entries(cells, mine, lengths, kept, places)
         first = last
 
 
@@ -60,11 +66,16 @@ def group_sums(
     matrix: Matrix, groups: np.ndarray, num_groups: int, max_entries: int, done: Done | None = None
 ) -> np.ndarray:
     """Sum of the cells of each group as float64, shape (groups, genes)."""
-    genes = matrix.shape[1]
-    sums = np.zeros((num_groups, genes))
-    for run in runs(matrix, groups, max_entries, done):
-        sums[run.group] += np.bincount(run.genes, run.values, genes)
+    sums = np.zeros((num_groups, matrix.shape[1]))
+    for some in entries(matrix, groups, max_entries, done):
+        np.add.at(sums.reshape(-1), some.places, some.values.astype(np.float64))
     return sums
+
+
+def add_rows(block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray, sums: np.ndarray) -> None:
+    """Adds each row of a block, with these `values` for its own, to the row of `sums` that is its group (-1: none)."""
+    for some in entries_of(block, values, groups, sums.shape[1]):
+        np.add.at(sums.reshape(-1), some.places, some.values.astype(np.float64))
 
 
 def cell_totals(matrix: Matrix, max_entries: int, done: Done | None = None) -> np.ndarray:
@@ -93,21 +104,23 @@ def lognorm_moments(
     for cells that are normalised already. The division and the logarithm are done in the matrix's own dtype and in the
     order of scanpy (`normalize_total`, `log1p`), so that each value has the bits that the peers' packages see.
     """
-    genes = matrix.shape[1]
-    sums, squares = np.zeros((num_groups, genes)), np.zeros(num_groups)
-    for run in runs(matrix, groups, max_entries, done):
-        values = run.values
+    sums, squares = np.zeros((num_groups, matrix.shape[1])), np.zeros(num_groups)
+    for some in entries(matrix, groups, max_entries, done):
+        values = some.values
         if divisors is not None:
-            values = np.log1p(values / np.repeat(divisors[run.cells].astype(values.dtype), run.lengths))
+            values = np.log1p(values / np.repeat(divisors[some.cells].astype(values.dtype), some.lengths))
         values = values.astype(np.float64)
-        sums[run.group] += np.bincount(run.genes, values, genes)
-        squares[run.group] += sum_of_squares(values)
+        np.add.at(sums.reshape(-1), some.places, values)
+        np.add.at(squares, some.groups, sums_of_cells(values * values, some.lengths))
     return sums, squares
 
 
-def sum_of_squares(values: np.ndarray) -> float:
-    """`values @ values`, the same on any number of threads: a BLAS may split it, and gains nothing at this length."""
-    return float(np.einsum("i,i->", values, values))
+def sums_of_cells(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sums over the entries of each cell, which follow one another."""
+    sums, some = np.zeros(len(lengths)), lengths > 0
+    if len(values):
+        sums[some] = np.add.reduceat(values, (np.cumsum(lengths) - lengths)[some])
+    return sums
 
 
 def bulk_lognorm(sums: np.ndarray, target_sum: float) -> np.ndarray:

@@ -6,15 +6,16 @@ import json
 import os
 import pathlib
 import zipfile
-from typing import Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 
-from .._profiles import Profiles
 from ._de_table import FIELDS, HostTable
 from ._errors import Refusal
 
+
+if TYPE_CHECKING:
+    from .._profiles import Profiles
 
 _FORMAT = "vcjax summary"
 _VERSION = 2  # 1 had neither `de` nor `energy`
@@ -82,7 +83,7 @@ class Summary:
             self, control=other.control, control_cells=other.control_cells, control_noise=other.control_noise
         )
 
-    def to_profiles(self) -> Profiles:
+    def to_profiles(self) -> "Profiles":
         """The same as arrays on the device, in JAX's default float dtype (float64 only where x64 is on).
 
         **Raises:** `Refusal` if there is no control.
@@ -94,6 +95,10 @@ class Summary:
                 why="effects are differences from the control",
                 fix="take it from the measured side: `pred.with_control_of(real)` (or a preset that does).",
             )
+        import jax.numpy as jnp
+
+        from .._profiles import Profiles
+
         dtype = jnp.result_type(float)
         optional = {
             name: None if getattr(self, name) is None else jnp.asarray(getattr(self, name), dtype)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse
 from ._errors import Refusal
 from ._labels import Labels
 from ._matrix import n_rows
+from ._pseudobulk import sums_of_cells
 from ._scale import decide_scale, RowFacts, Scale
 
 
@@ -65,19 +67,22 @@ class ValueCheck:
         self.largest = 0.0
         self._bad: dict[str, tuple[int, str]] = {}
         self._sketch = np.zeros(n_cells)
+        # Of each perturbation, with the control last: the total of the first cell, and whether others have another.
+        self._first_totals = np.full(len(labels.perts) + 2, np.nan)
+        self._differing = np.zeros(len(labels.perts) + 2, bool)
         self._weights = np.random.default_rng(0).random(n_genes)
         self._contexts = None if labels.context_codes is None or len(labels.contexts) < 2 else _one_hot(labels)
         self._context_sums = np.zeros((n_genes, len(labels.contexts)))
-        # Three digests, not one: the order in which bytes arrive then does not depend on the size of the blocks.
-        self._digests = [hashlib.blake2b(digest_size=20) for _ in range(3)]
+        # Checksums of the values and the genes, each by itself: they then do not depend on the size of the blocks.
+        self._checksums = [0, 0]
 
     def update(self, start: int, block: scipy.sparse.csr_matrix) -> None:
         """Takes in the rows from `start` on; a block is canonical CSR."""
         rows, data = slice(start, start + n_rows(block)), block.data
         self.entries[rows] = np.diff(block.indptr)
-        for digest, part in zip(self._digests, (data, block.indices, self.entries[rows]), strict=True):
-            digest.update(np.ascontiguousarray(part).data)
-        self.totals[rows] = block @ np.ones(len(self.genes))
+        for i, part in enumerate((data, block.indices)):
+            self._checksums[i] = zlib.crc32(np.ascontiguousarray(part).data, self._checksums[i])
+        self.totals[rows] = sums_of_cells(data.astype(np.float64), self.entries[rows])
         if not data.size:
             return
         if not np.isfinite(self.totals[rows]).all() and self._find_non_finite(start, block):
@@ -86,11 +91,21 @@ class ValueCheck:
         self.largest = max(self.largest, high)
         if low < 0 and self.input_type != "delta":
             self._record("negative", start, block, data < 0)
-        self._sketch[rows] = block @ self._weights
+        self._project(rows, block)
         if self._contexts is not None:
             self._context_sums += block.T @ self._contexts[rows]
         if self.input_type != "delta":
             self._whole_numbers(start, block)
+
+    def _project(self, rows: slice, block: scipy.sparse.csr_matrix) -> None:
+        """A random projection of each cell that has the total of the first of its group, and may be the same cell."""
+        codes, totals = self.labels.codes[rows], self.totals[rows]
+        new = np.isnan(self._first_totals[codes])
+        self._first_totals[codes[new]] = totals[new]
+        same = totals == self._first_totals[codes]
+        self._differing[codes[~same]] = True
+        alike = np.flatnonzero(same & ~self._differing[codes])
+        self._sketch[rows.start + alike] = block[alike] @ self._weights
 
     def _whole_numbers(self, start: int, block: scipy.sparse.csr_matrix) -> None:
         rows, data = slice(start, start + n_rows(block)), block.data
@@ -197,14 +212,17 @@ class ValueCheck:
         np.minimum.at(low, codes[kept], self._sketch[kept])
         np.maximum.at(high, codes[kept], self._sketch[kept])
         size = np.bincount(codes[kept], minlength=len(low))
+        low[self._differing[: len(low)]] = np.nan
         return [
             pert for pert, same in zip(self.labels.perts, (size > 1) & (low == high) & (low != 0), strict=True) if same
         ]
 
     def _fingerprint(self) -> str:
+        """Of all names and labels, every cell's total and number of entries, and checksums of what these sum up."""
         digest = hashlib.blake2b(digest_size=16)
-        for part in self._digests:
-            digest.update(part.digest())
+        digest.update(str(self._checksums).encode())
+        for part in (self.totals, self.entries):
+            digest.update(part.data)
         labels = self.labels
         names = [labels.control, *labels.perts, "\0", *labels.contexts, "\0", *self.genes]
         digest.update("\1".join(names).encode())
