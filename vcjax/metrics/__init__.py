@@ -10,6 +10,14 @@ from ._cell_covariance import (
     Responding as Responding,
     responding_genes as responding_genes,
 )
+from ._chosen import significant_mask as significant_mask, top_genes as top_genes
+from ._corrected import (
+    disattenuate as disattenuate,
+    disattenuated_cosine as disattenuated_cosine,
+    disattenuated_pearson as disattenuated_pearson,
+    effect_reliability as effect_reliability,
+    noise_corrected_mse as noise_corrected_mse,
+)
 from ._correlation import (
     cosine as cosine,
     pearson as pearson,
@@ -39,6 +47,12 @@ from ._de_sets import (
     significant_matthews as significant_matthews,
     significant_recall as significant_recall,
 )
+from ._echoes import (
+    echoes as echoes,
+    echoes_cosine as echoes_cosine,
+    echoes_loss as echoes_loss,
+    echoes_terms as echoes_terms,
+)
 from ._energy import energy_pearson as energy_pearson
 from ._error import l2 as l2, mae as mae, mse as mse, rmse as rmse, weighted_mse as weighted_mse
 from ._expression import (
@@ -61,3 +75,12 @@ from ._retrieval import (
     retrieval_distances as retrieval_distances,
 )
 from ._status import Status as Status
+from ._target import (
+    knockdown_efficiency as knockdown_efficiency,
+    knockdown_error as knockdown_error,
+    only_targets as only_targets,
+    target_error as target_error,
+    target_sign as target_sign,
+    without_targets as without_targets,
+)
+from ._weighted_catalogue import echoes_metrics as echoes_metrics, top_metrics as top_metrics

@@ -19,6 +19,8 @@ from ._rows import (
     rank_of_truth,
 )
 from ._status import correlation_status, norm_status, panel_status, weights_status
+from ._target_catalogue import target_metrics
+from ._weighted_catalogue import corrected_metrics, echoes_metrics, significant_metrics, top_metrics
 
 
 _V1, _V2 = "cell-eval 0.8.2", "cell-eval2 0.20.0"
@@ -386,6 +388,11 @@ CATALOGUE: dict[str, Metric] = _table(
     _discriminations("real", "panel"),
     _retrievals("real", "panel"),
     _amplitudes("real"),
+    target_metrics(),
+    corrected_metrics(),
+    top_metrics(20),
+    significant_metrics(),
+    echoes_metrics(),
     de_metrics(),
     (ENERGY,),
 )

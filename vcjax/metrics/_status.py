@@ -30,6 +30,7 @@ class Status(enum.IntEnum):
     NO_CALLS = 13  # the prediction calls no gene that could be judged
     NO_DIRECTION = 14  # no measured significant gene has a fold change other than 0
     ONE_CLASS = 15  # all genes are alike: all, or none, significant
+    NO_TARGET = 16  # the perturbation targets no measured gene
 
     @property
     def label(self) -> str:
