@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(items):
 # Hundreds of programs run once each, on tiny arrays: optimising them would take most of the time of these files.
 _COMPILED_QUICKLY = ("test_laws", "test_de_laws", "test_de_metrics", "test_moments", "test_significance", "test_adjust")
 _COMPILED_QUICKLY += ("test_soft_ranksum", "test_losses", "test_metrics", "test_pseudobulk", "test_energy")
+_COMPILED_QUICKLY += (
+    "test_controls",
+    "test_calibration",
+    "test_strata",
+    "test_target_metrics",
+    "test_weighted_metrics",
+)
+_COMPILED_QUICKLY += ("test_weights", "test_references", "test_weighted_metrics", "test_compare")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -250,6 +250,24 @@ def test_baseline_writes_what_it_scores_and_its_cells(folder, tmp_path, capsys):
     assert "another run" in capsys.readouterr().err
 
 
+def test_compare_says_which_of_two_runs_is_better(folder, tmp_path, capsys):
+    for name, pred in (("same", "real.h5ad"), ("reversed", "other_pair.h5ad")):
+        assert run(folder, tmp_path / name, "--metrics", "expr_mse,pds_l1", "--quiet", pred=pred) == 0
+    table = tmp_path / "table.csv"
+    flags = ["--samples", "200", "--permutations", "199"]
+    assert main(["compare", str(tmp_path / "same"), str(tmp_path / "reversed"), *flags, "-o", str(table)]) == 0
+    told = capsys.readouterr().out
+    assert "same against reversed" in told
+    assert str(table) in told
+    found = pd.read_csv(table).set_index("metric")
+    assert found.loc["expr_mse", "a"] == 0
+    assert found.loc["expr_mse", "verdict"] == "same"
+    assert main(["compare", str(tmp_path / "same"), str(tmp_path / "reversed"), *flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["names"] == ["same", "reversed"]
+    assert main(["compare", str(tmp_path / "same"), str(tmp_path)]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
 def test_validate(folder, capsys):
     assert main(["validate", str(folder / "real.h5ad")]) == 0
     assert "counts" in capsys.readouterr().out

@@ -7,7 +7,17 @@ from ._lazy import attach as _attach
 
 
 if _TYPE_CHECKING:
-    from . import de as de, io as io, losses as losses, metrics as metrics, scores as scores
+    from . import (
+        calibration as calibration,
+        comparison as comparison,
+        de as de,
+        io as io,
+        losses as losses,
+        metrics as metrics,
+        references as references,
+        scores as scores,
+        weights as weights,
+    )
     from ._kernels import Gauss as Gauss, Laplace as Laplace, Logistic as Logistic, Matern32 as Matern32
     from ._profiles import effects_as_profiles as effects_as_profiles, Profiles as Profiles
     from ._pseudobulk import (
@@ -28,7 +38,9 @@ __version__ = _metadata.version("vcjax")
 __getattr__, __dir__ = _attach(
     __name__,
     {
-        **dict.fromkeys(("de", "io", "losses", "metrics", "scores"), ""),
+        **dict.fromkeys(
+            ("calibration", "comparison", "de", "io", "losses", "metrics", "references", "scores", "weights"), ""
+        ),
         **dict.fromkeys(("Gauss", "Laplace", "Logistic", "Matern32"), "._kernels"),
         **dict.fromkeys(("effects_as_profiles", "Profiles"), "._profiles"),
         **dict.fromkeys(

@@ -13,6 +13,7 @@ _COMMANDS = {
     "run": "._run",
     "baseline": "._baseline",
     "score": "._score",
+    "compare": "._compare",
     "validate": "._validate",
     "prep": "._prep",
     "demo": "._demo",

@@ -68,6 +68,7 @@ def build_parser() -> Parser:
     _run_flags(add("run", "Score a prediction against the measured screen and write the results."))
     _baseline_flags(add("baseline", "Make the baseline of a measured screen and write what it scores, or its cells."))
     _score_flags(add("score", "Score the aggregates of a prediction against those of a baseline."))
+    _compare_flags(add("compare", "Say whether one of two runs against one screen is better, and how sure that is."))
     _validate_flags(add("validate", "Check one screen, or a pair, and say what a run would refuse; writes nothing."))
     _prep_flags(add("prep", "Check a prediction against the rules of a challenge and pack it for submission."))
     _demo_flags(add("demo", "Simulate a screen, score predictors of known quality, print one table."))
@@ -164,6 +165,28 @@ def _score_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--unclipped", action="store_true", help="of cell_eval: let scores fall below 0")
     add("--json", action="store_true", help="print one JSON document")
+    add("--quiet", action="store_true", help="print nothing but refusals")
+
+
+def _compare_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run_a", metavar="A", help="output folder of a run")
+    add("run_b", metavar="B", help="output folder of another run against the same measured screen")
+    add("-o", "--output", metavar="CSV", help="write the table as well")
+    add("--names", nargs=2, metavar=("A", "B"), help="what to call them [the names of the folders]")
+    add("--samples", "--ci", type=int, default=1000, metavar="N", help="of the bootstrap [%(default)s]")
+    add("--level", type=float, default=0.95, help="of the intervals [%(default)s]")
+    add("--method", choices=("bca", "percentile", "centred"), default="bca", help="of the intervals [%(default)s]")
+    add("--permutations", type=int, default=9_999, metavar="N", help="of the test that swaps the runs [%(default)s]")
+    add("--correction", choices=("holm", "bh", "none"), default="holm", help="over metrics [%(default)s]")
+    add(
+        "--undefined",
+        choices=("no_skill", "drop"),
+        default="no_skill",
+        help="what a value counts that only one run lacks [%(default)s]",
+    )
+    add("--seed", type=int, default=0, help="of both [%(default)s]")
+    add("--json", action="store_true", help="print one JSON document instead of a table")
     add("--quiet", action="store_true", help="print nothing but refusals")
 
 

@@ -10,6 +10,9 @@ if _TYPE_CHECKING:
     from ._anchor import Anchor as Anchor, replicate_anchor as replicate_anchor
     from ._baseline import baseline_of as baseline_of
     from ._ceiling import Ceiling as Ceiling, data_ceiling as data_ceiling
+    from ._compare import compare as compare
+    from ._comparison import ComparedMetric as ComparedMetric, Comparison as Comparison
+    from ._controls import make_controls as make_controls
     from ._evaluate import evaluate as evaluate, prepare as prepare
     from ._plan import Plan as Plan
     from ._presets import Preset as Preset, PRESETS as PRESETS
@@ -29,6 +32,9 @@ __getattr__, __dir__ = _attach(
         **dict.fromkeys(("Anchor", "replicate_anchor"), "._anchor"),
         "baseline_of": "._baseline",
         **dict.fromkeys(("Ceiling", "data_ceiling"), "._ceiling"),
+        "compare": "._compare",
+        **dict.fromkeys(("ComparedMetric", "Comparison"), "._comparison"),
+        "make_controls": "._controls",
         **dict.fromkeys(("evaluate", "prepare"), "._evaluate"),
         "Plan": "._plan",
         **dict.fromkeys(("Preset", "PRESETS"), "._presets"),
