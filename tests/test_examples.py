@@ -9,7 +9,11 @@ import pytest
 from helpers import ROOT
 
 
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+SLOW = {"train_on_the_six.py"}
+EXAMPLES = [
+    pytest.param(path.name, marks=[pytest.mark.slow] if path.name in SLOW else [])
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
