@@ -23,6 +23,8 @@ class Profiles(eqx.Module):
     - `target_sum`: the library size that the normalisation scaled to.
     - `de`: differential expression of each perturbation against the control cells.
     - `energy`: energy distance of each perturbation's cells from the control cells.
+    - `train_mean`: the mean profile of training perturbations, of the measured side: what metrics measure from that
+        take the shared response out. Without it they take the mean of the panel's other perturbations.
     - `space`: `"lognorm"` (mean of log1p-normalised cells), `"bulk_lognorm"` (log1p of the normalised group sum) or
         `"delta"` (effects that were given as such).
 
@@ -38,6 +40,7 @@ class Profiles(eqx.Module):
     target_sum: Float[Array, ""] | None = None
     de: DETable | None = None
     energy: Float[Array, " perts"] | None = None
+    train_mean: Float[Array, " genes"] | Float[Array, "perts genes"] | None = None
     space: str = eqx.field(static=True, default="lognorm")
 
     def total_noise(self) -> Float[Array, " perts"]:

@@ -6,6 +6,7 @@ import functools as ft
 from .._pairwise import AbstractDistance, Cosine, L1, L2
 from . import _amplitude, _correlation, _error, _expression, _retrieval
 from ._de_catalogue import CELL_EVAL1, CELL_EVAL2, de_metrics, ENERGY
+from ._mean_reference import mean_referenced_metrics
 from ._metric import Metric
 from ._rows import (
     ControlSource,
@@ -392,6 +393,7 @@ CATALOGUE: dict[str, Metric] = _table(
     corrected_metrics(),
     top_metrics(20),
     significant_metrics(),
+    mean_referenced_metrics(),
     echoes_metrics(),
     de_metrics(),
     (ENERGY,),

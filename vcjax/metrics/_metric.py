@@ -35,7 +35,8 @@ class Metric(eqx.Module):
     - `status`: `(pred, real, *, weights, where) -> codes`, why a value is undefined (see `Status`); `None` if it never
         is.
     - `needs_noise`, `needs_weights`, `needs_targets`, `needs_de`, `needs_energy`: what it cannot do without; a metric
-        that needs tables of differential expression, or energy distances, reads those of both sides.
+        that needs tables of differential expression, or energy distances, reads those of both sides. `needs_real_de`:
+        the table of the measured side only.
     - `source`: where the definition comes from (paper and equation, or package and version).
     - `v1`, `v2`: its names in cell-eval and in cell-eval2, where they have it.
     - `notes`: conventions, degenerate cases and how it can be gamed.
@@ -58,6 +59,7 @@ class Metric(eqx.Module):
     needs_targets: bool = eqx.field(static=True, default=False)
     needs_de: bool = eqx.field(static=True, default=False)
     needs_energy: bool = eqx.field(static=True, default=False)
+    needs_real_de: bool = eqx.field(static=True, default=False)
     v1: str | None = eqx.field(static=True, default=None)
     v2: str | None = eqx.field(static=True, default=None)
     notes: str = eqx.field(static=True, default="")
@@ -102,7 +104,8 @@ class Metric(eqx.Module):
 
     def _check_tables(self, pred: Profiles, real: Profiles) -> None:
         for side, profiles in {"predicted": pred, "measured": real}.items():
-            if self.needs_de and profiles.de is None:
+            wanted = self.needs_de or (self.needs_real_de and profiles is real)
+            if wanted and profiles.de is None:
                 raise ValueError(
                     f"`{self.name}` compares differential expression, and the {side} profiles have no table of it: "
                     "give them one with `de=DETable(...)`."

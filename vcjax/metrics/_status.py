@@ -31,6 +31,7 @@ class Status(enum.IntEnum):
     NO_DIRECTION = 14  # no measured significant gene has a fold change other than 0
     ONE_CLASS = 15  # all genes are alike: all, or none, significant
     NO_TARGET = 16  # the perturbation targets no measured gene
+    TOO_FEW_CELLS = 17  # the perturbation's measured cells cannot be split into halves
 
     @property
     def label(self) -> str:
@@ -47,6 +48,7 @@ def effect_status(
     pred_matters: bool = True,
     weights=None,
     where=None,
+    reference=None,
 ) -> Int[Array, " perts"]:
     """Where a correlation (`similarity="pearson"`) or a norm (`"cosine"`) of the effects is undefined, and why."""
     w = gene_weights(real.mean.shape, real.mean.dtype, weights, where)
@@ -55,8 +57,9 @@ def effect_status(
         "pearson": (Status.CONSTANT_TRUTH, Status.CONSTANT_PREDICTION),
         "cosine": (Status.ZERO_TRUTH, Status.ZERO_PREDICTION),
     }[similarity]
-    truth = effect(real.mean, real.control)
-    guess = effect(pred.mean, real.control if control == "real" else pred.control)
+    real_reference = real.control if reference is None else reference
+    truth = effect(real.mean, real_reference)
+    guess = effect(pred.mean, real_reference if control == "real" else pred.control)
     code = jnp.where(jnp.isnan(alike(guess, guess, w)) & pred_matters, pred_code, Status.OK)
     code = jnp.where(jnp.isnan(alike(truth, truth, w)), truth_code, code)
     return _without_weight(code, w)

@@ -109,11 +109,12 @@ def significant_metrics() -> tuple[Metric, ...]:
     least = rows.LEAST
     some, three = rows.significant_genes(1), rows.significant_genes(least)
     status = ft.partial(rows.chosen_status, significant=True)
+    error, correlation, score = (ft.partial(row, needs_real_de=True) for row in (_error_row, _correlation_row, _score))
     among = "over the measured side's significant genes"
     notes = "Reads the table of the measured side only; the larger the screen, the more genes."
     few = f"{notes} At least {least} genes."
     return (
-        _error_row(
+        error(
             name="expr_mse_degs",
             function=rows.on_chosen(_error.mse, some, effects=False),
             summary=f"Mean squared error {among}.",
@@ -122,7 +123,7 @@ def significant_metrics() -> tuple[Metric, ...]:
             source="Mejia et al., Miller et al. (mse_degs)",
             notes=notes,
         ),
-        _correlation_row(
+        correlation(
             name="delta_pearson_degs",
             function=rows.on_chosen(_correlation.pearson, three, effects=True),
             summary=f"Pearson correlation of the effects {among}.",
@@ -131,7 +132,7 @@ def significant_metrics() -> tuple[Metric, ...]:
             source="Mejia et al., Miller et al. (pearson_deltactrl_degs)",
             notes=few,
         ),
-        _score(
+        score(
             name="delta_r2_degs",
             function=rows.on_chosen(_correlation.r2, three, effects=True),
             summary=f"Coefficient of determination of the effect {among}.",
@@ -148,8 +149,9 @@ def echoes_metrics(baseline: Real[ArrayLike, " genes"] | None = None, *, average
 
     **Arguments:**
 
-    - `baseline`: the profile that scores 0, normally the mean of the training perturbations; by default the mean of the
-        panel's other perturbations, so that a panel can be scored without training data.
+    - `baseline`: the profile that scores 0, normally the mean of the training perturbations; by default that of the
+        measured profiles (`train_mean`), and where they have none the mean of the panel's other perturbations, so that
+        a panel can be scored without training data.
     - `average`: the mean of the terms; the challenge's sum grows with the number of perturbations.
     """
     profile = None if baseline is None else lax.stop_gradient(jnp.asarray(baseline))

@@ -156,12 +156,13 @@ def echoes_panel(baseline: Float[Array, " genes"] | None, *, average: bool) -> C
 
 
 def _baseline_error(real: Profiles, baseline, weights, where, valid) -> Float[Array, " perts"]:
-    if baseline is None:
+    profile = real.train_mean if baseline is None else baseline
+    if profile is None:
         perts = real.mean.shape[0]
         amount = (jnp.ones(perts, bool) if valid is None else jnp.asarray(valid)).astype(real.mean.dtype)
         guess = means_of_others(real.mean, amount)
     else:
-        guess = jnp.broadcast_to(baseline.astype(real.mean.dtype), real.mean.shape)
+        guess = jnp.broadcast_to(profile.astype(real.mean.dtype), real.mean.shape)
     return lax.stop_gradient(mae(guess, real.mean, weights=weights, where=where))
 
 
@@ -170,7 +171,7 @@ def echoes_status(alone: bool) -> Callable:
 
     def status(pred, real, *, weights=None, where=None):
         code = weights_status(pred, real, weights=weights, where=where)
-        few = alone and real.mean.shape[0] < 2
+        few = alone and real.train_mean is None and real.mean.shape[0] < 2
         return jnp.where(code == Status.OK, Status.TOO_FEW_PERTS, code) if few else code
 
     return status
