@@ -358,7 +358,7 @@ def test_an_anchor_is_the_upper_end_of_a_scale(measured):
 def test_results_stand_beside_those_of_a_run(measured, tmp_path):
     measured.write_h5ad(tmp_path / "real.h5ad")
     real, out = str(tmp_path / "real.h5ad"), tmp_path / "out"
-    flags = ["--metrics", ",".join(METRICS), "-o", str(out), "-ar", real, "--quiet"]
+    flags = ["--preset", "v2", "--metrics", ",".join(METRICS), "-o", str(out), "-ar", real, "--quiet"]
     assert main(["run", "-ap", real, *flags, "--ceiling", "--anchor", "--anchor-splits", "2"]) == 0
     meta = json.loads((out / "run_meta.json").read_text())
     mine = {"ceiling_results.csv", "agg_ceiling_results.csv", "anchor_results.csv", "agg_anchor_results.csv"}

@@ -54,7 +54,8 @@ def folder(tmp_path_factory):
 
 
 def run(folder, out, *flags, pred="pred.h5ad", real="real.h5ad"):
-    """Without differential expression, unless it is asked for."""
+    """As cell-eval2 does, and without differential expression, unless something else is asked for."""
+    flags = flags if "--preset" in flags else (*flags, "--preset", "v2")
     flags = flags if {"--profile", "--metrics"} & set(flags) else (*flags, "--profile", "anndata")
     return main(["run", "-ap", str(folder / pred), "-ar", str(folder / real), "-o", str(out), *flags])
 
@@ -71,8 +72,9 @@ def test_run_writes_the_files_and_prints_a_table(folder, tmp_path, capsys):
 
 def test_run_takes_both_spellings(folder, tmp_path):
     long = ["run", "--adata-pred", str(folder / "pred.h5ad"), "--adata-real", str(folder / "real.h5ad")]
-    first = [*long, "--outdir", str(tmp_path / "a"), "--control-pert", "non-targeting", "--profile", "pds", "--quiet"]
-    second = [*long, "-o", str(tmp_path / "b"), "--control", "non-targeting", "--metrics", "pds_l1", "--quiet"]
+    long += ["--preset", "v2", "--quiet"]
+    first = [*long, "--outdir", str(tmp_path / "a"), "--control-pert", "non-targeting", "--profile", "pds"]
+    second = [*long, "-o", str(tmp_path / "b"), "--control", "non-targeting", "--metrics", "pds_l1"]
     assert main(first) == main(second) == 0
     assert (tmp_path / "a" / "results.csv").read_text() == (tmp_path / "b" / "results.csv").read_text()
 

@@ -288,7 +288,7 @@ def test_evaluations_of_one_screen_and_of_two(tmp_path):
         return adata
 
     near, far = (
-        vcjax.evaluate(predicted(noise, seed), real, profile="anndata") for noise, seed in ((0.05, 3), (0.9, 4))
+        vcjax.evaluate(predicted(noise, seed), real, preset="v2", profile="anndata") for noise, seed in ((0.05, 3), (0.9, 4))
     )
     found = compare(near, far, **FAST, names=("near", "far"))
     assert not found.notes  # the stamps name the screen
@@ -301,4 +301,4 @@ def test_evaluations_of_one_screen_and_of_two(tmp_path):
     again = compare(tmp_path / "near", far, **FAST, names=("near", "far"))
     assert again.to_dict()["rows"] == found.to_dict()["rows"]
     with refused("different measured screens"):
-        compare(near, vcjax.evaluate(predicted(0.5, 5), predicted(0.0, 6), profile="anndata"))
+        compare(near, vcjax.evaluate(predicted(0.5, 5), predicted(0.0, 6), preset="v2", profile="anndata"))

@@ -8,6 +8,7 @@ from ._lazy import attach as _attach
 
 if _TYPE_CHECKING:
     from . import (
+        baselines as baselines,
         calibration as calibration,
         comparison as comparison,
         de as de,
@@ -38,9 +39,8 @@ __version__ = _metadata.version("vcjax")
 __getattr__, __dir__ = _attach(
     __name__,
     {
-        **dict.fromkeys(
-            ("calibration", "comparison", "de", "io", "losses", "metrics", "references", "scores", "weights"), ""
-        ),
+        **dict.fromkeys(("baselines", "calibration", "comparison", "de", "io", "losses", "metrics"), ""),
+        **dict.fromkeys(("references", "scores", "weights"), ""),
         **dict.fromkeys(("Gauss", "Laplace", "Logistic", "Matern32"), "._kernels"),
         **dict.fromkeys(("effects_as_profiles", "Profiles"), "._profiles"),
         **dict.fromkeys(

@@ -19,6 +19,7 @@ from ._drf import (
     FractionSummary as FractionSummary,
     summarise_fractions as summarise_fractions,
 )
+from ._effect_curve import effect_curve as effect_curve, EffectCurve as EffectCurve
 from ._halves import bootstrap_cells as bootstrap_cells, split_cells as split_cells
 from ._intervals import (
     jackknife_interval as jackknife_interval,

@@ -153,5 +153,5 @@ def _check_metric(metric: Metric) -> None:
         raise ValueError(f"`{metric.name}` is a diagnostic without a good direction.")
     if metric.level == "panel":
         raise ValueError(f"`{metric.name}` is one number for all perturbations, which are tested one by one here.")
-    if metric.needs_de or metric.needs_energy or metric.needs_noise:
+    if metric.needs_de or metric.needs_real_de or metric.needs_energy or metric.needs_noise:
         raise ValueError(f"`{metric.name}` needs more of the cells than their mean, which is all that is divided here.")

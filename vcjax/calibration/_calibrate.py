@@ -20,7 +20,7 @@ from ._scoring import averaged, Found, OK, score_controls
 def calibrate(
     metric: Metric,
     controls: ControlSet | Sequence[ControlSet],
-    pred: Profiles | PertsGenes | None = None,
+    pred: Profiles | PertsGenes | Sequence[Profiles] | None = None,
     *,
     perfect: float | None = None,
     where: GeneMask = None,
@@ -43,7 +43,8 @@ def calibrate(
     **Arguments:**
 
     - `metric`: any row with a good direction. `controls`: of the same perturbations, if several.
-    - `pred`: predicted profiles, rows in the order of the truth.
+    - `pred`: predicted profiles, rows in the order of the truth; a sequence has one for each set, where tables of
+        differential expression are against the control cells of each.
     - `perfect`: the best value, where the row has none.
     - `where`: genes that count. Gene weights come with each set.
     - `positive`: the control that stands for 1, and for the replicate of the verdict; the next positive one where it
@@ -58,7 +59,10 @@ def calibrate(
         raise ValueError(f"`{metric.name}` is a diagnostic without a good direction: nothing is better by it.")
     sets = _as_sets(controls)
     perfect = metric.perfect if perfect is None else perfect
-    scored = [score_controls(metric, one, pred, where) for one in sets]
+    preds = list(pred) if isinstance(pred, list | tuple) and isinstance(pred[0], Profiles) else [pred] * len(sets)
+    if len(preds) != len(sets):
+        raise ValueError(f"One prediction, or one for each of the {len(sets)} sets, is expected; got {len(preds)}.")
+    scored = [score_controls(metric, one, guess, where) for one, guess in zip(sets, preds, strict=True)]
     found = {name: averaged([row[name] for row in scored]) for name in scored[0]}
     status = {name: row.status for name, row in found.items()}
     roles: dict[str, Role] = {name: control.role for name, control in sets[0].controls.items()}

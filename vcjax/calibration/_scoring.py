@@ -70,6 +70,8 @@ def _lack(metric: Metric, profiles: Profiles, one: ControlSet) -> str | None:
     """What the metric needs and a side does not have."""
     if metric.needs_de and (profiles.de is None or one.truth.de is None):
         return "no_differential_expression"
+    if metric.needs_real_de and one.truth.de is None:
+        return "no_differential_expression"
     if metric.needs_energy and (profiles.energy is None or one.truth.energy is None):
         return "no_energy_distances"
     if metric.needs_noise and one.truth.noise is None:
@@ -81,9 +83,8 @@ def _lack(metric: Metric, profiles: Profiles, one: ControlSet) -> str | None:
 
 def _possible_lack(metric: Metric, profiles: Profiles, truth: Profiles) -> str | None:
     """What some of the metrics that say so need of one side only, and refuse to do without."""
-    if metric.needs_noise and (profiles.noise is None or truth.control_noise is None):
-        return "no_sampling_noise"
-    return "no_differential_expression" if truth.de is None else None
+    lacks = profiles.noise is None or truth.control_noise is None
+    return "no_sampling_noise" if metric.needs_noise and lacks else None
 
 
 def _needed(metric: Metric, pred: Profiles) -> Profiles:

@@ -53,9 +53,14 @@ def explain_command(args: argparse.Namespace) -> int:
 
 
 def _needs(metric: Any) -> str:
+    needs = ["profiles with sampling noise" if metric.needs_noise else "profiles"]
     if metric.needs_de:
-        return "a table of differential expression"
-    return "profiles with sampling noise" if metric.needs_noise else "profiles"
+        needs = ["tables of differential expression of both sides"]
+    if metric.needs_real_de:
+        needs += ["a table of differential expression of the measured side"]
+    if metric.needs_weights:
+        needs += ["gene weights"]
+    return ", ".join(needs)
 
 
 def _has(rows: Any, metric: Any) -> bool:

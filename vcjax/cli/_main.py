@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
+from ._baseline_flags import joined
 from ._parser import build_parser
 
 
@@ -12,7 +14,12 @@ from ._parser import build_parser
 _COMMANDS = {
     "run": "._run",
     "baseline": "._baseline",
+    "baseline fit": "._baseline_fit",
+    "baseline table": "._baseline_fit",
+    "baseline list": "._baseline_fit",
     "score": "._score",
+    "controls": "._controls",
+    "calibrate": "._controls",
     "compare": "._compare",
     "validate": "._validate",
     "prep": "._prep",
@@ -26,14 +33,14 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     try:
-        args = build_parser().parse_args(argv)
+        args = build_parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
         return stop.code if isinstance(stop.code, int) else 2
     module = importlib.import_module(_COMMANDS[args.command], __package__)
     from ..io import Refusal
 
     try:
-        return getattr(module, args.command.replace("-", "_") + "_command")(args)
+        return getattr(module, re.sub(r"\W", "_", args.command) + "_command")(args)
     except Refusal as refusal:
         print(f"vcjax {args.command}: refused\n{refusal}", file=sys.stderr)
         return 2

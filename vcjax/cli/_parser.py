@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from typing import Any, NoReturn
 
+from ._baseline_flags import add_baseline_commands
 from ._values import byte_count, names
 
 
@@ -67,7 +68,12 @@ def build_parser() -> Parser:
     add = lambda name, text: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     _run_flags(add("run", "Score a prediction against the measured screen and write the results."))
     _baseline_flags(add("baseline", "Make the baseline of a measured screen and write what it scores, or its cells."))
+    add_baseline_commands(add, _reading_flags, _machine_flags, _talk_flags)
     _score_flags(add("score", "Score the aggregates of a prediction against those of a baseline."))
+    _controls_flags(
+        add("controls", "Score controls of a measured screen: what each metric is worth on it."), pred=False
+    )
+    _controls_flags(add("calibrate", "Place a prediction between the controls of a measured screen."), pred=True)
     _compare_flags(add("compare", "Say whether one of two runs against one screen is better, and how sure that is."))
     _validate_flags(add("validate", "Check one screen, or a pair, and say what a run would refuse; writes nothing."))
     _prep_flags(add("prep", "Check a prediction against the rules of a challenge and pack it for submission."))
@@ -97,18 +103,78 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         *("--write-de", "--write-degenes"), action="store_true", help="write the tables: real_de.csv and pred_de.csv"
     )
     what = parser.add_argument_group("what to compute")
-    what.add_argument(
-        "--preset", default="v2", help="whose conventions: v2, vcc2026, cell_eval or vcc2025 [%(default)s]"
+    _metric_flags(what)
+    sure = parser.add_argument_group("what the scores are worth")
+    sure.add_argument(
+        *("--controls",),
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="N",
+        help="score controls too, of N splits of the cells [5]",
     )
-    what.add_argument("--profile", help="a named set of metrics [the preset's own: full, or that of the challenge]")
-    what.add_argument("--metrics", type=names, metavar="A,B", help="these metrics instead of a profile")
-    what.add_argument("--skip-metrics", type=names, default=[], metavar="A,B", help="leave these out")
+    sure.add_argument("--ci", type=int, nargs="?", const=1000, metavar="N", help="intervals, of N resamples [1000]")
+    sure.add_argument("--ci-level", type=float, default=0.95, metavar="P", help="of the intervals [%(default)s]")
+    sure.add_argument("--html", metavar="FILE", help="write one page with tables and figures as well")
+    _weight_flags(parser)
     _replicate_flags(parser)
     _reading_flags(parser)
     _machine_flags(parser)
     _talk_flags(parser)
     parser.add_argument("--dry-run", action="store_true", help="validate, print what would be computed, and stop")
     _later_flags(parser)
+
+
+def _metric_flags(what: argparse._ArgumentGroup) -> None:
+    presets = "calibrated, v2, vcc2026, cell_eval, vcc2025 or echoes"
+    what.add_argument("--preset", default="calibrated", help=f"whose conventions: {presets} [%(default)s]")
+    what.add_argument("--profile", help="a named set of metrics [the preset's own; `vcjax list profiles`]")
+    what.add_argument("--metrics", type=names, metavar="A,B", help="these metrics instead of a profile")
+    what.add_argument("--skip-metrics", type=names, default=[], metavar="A,B", help="leave these out")
+
+
+def _weight_flags(parser: argparse.ArgumentParser) -> None:
+    weights = parser.add_argument_group("gene weights and references")
+    weights.add_argument(
+        "--weights", metavar="RECIPE", help="calibrated, mejia, miller, scperteval, sbb, … [the preset's]"
+    )
+    weights.add_argument(
+        "--weights-from",
+        choices=("other-half", "measured", "train"),
+        help="the cells that weights are made of [other-half: each half of the cells scored with the other's]",
+    )
+    weights.add_argument("--train", metavar="PATH", help="training screen: its mean response is the reference")
+    weights.add_argument("--allow-leak", action="store_true", help="score perturbations inside their own reference")
+
+
+def _controls_flags(parser: argparse.ArgumentParser, *, pred: bool) -> None:
+    files = parser.add_argument_group("files")
+    if pred:
+        files.add_argument("-ap", "--adata-pred", required=True, metavar="PATH", help="predicted screen (h5ad or zarr)")
+    files.add_argument("-ar", "--adata-real", required=True, metavar="PATH", help="measured screen (h5ad or zarr)")
+    files.add_argument("-o", "--outdir", metavar="DIR", help="write calibration_results.csv and control_results.csv")
+    files.add_argument("--html", metavar="FILE", help="write one page with tables and figures")
+    files.add_argument("--force", action="store_true", help="replace the results that the output folder holds")
+    what = parser.add_argument_group("what to compute")
+    _metric_flags(what)
+    what.add_argument("--splits", type=int, default=5, metavar="N", help="of the cells into halves [%(default)s]")
+    what.add_argument("--level", type=float, default=0.95, metavar="P", help="of the intervals [%(default)s]")
+    what.add_argument(
+        "--positive",
+        choices=("duplicate", "interpolated", "empirical_bayes"),
+        default="duplicate",
+        help="the control that scores 1 [%(default)s]",
+    )
+    what.add_argument("--weights", metavar="RECIPE", help="of gene weights [the preset's]")
+    what.add_argument("--train-perts", type=names, metavar="A,B", help="labels whose mean is the null control")
+    _reading_flags(parser)
+    _machine_flags(parser)
+    _talk_flags(parser)
+    parser.set_defaults(
+        **dict.fromkeys(("weights_from", "train", "de_pred", "de_real", "cache_real", "adata_pred")),
+        allow_leak=False,
+        write_de=False,
+    )
 
 
 def _replicate_flags(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +214,7 @@ def _baseline_flags(parser: argparse.ArgumentParser) -> None:
     _machine_flags(parser)
     _talk_flags(parser)
     parser.set_defaults(de_pred=None, de_real=None, write_de=False, cache_real=None)
+    parser.set_defaults(weights=None, weights_from=None, train=None, allow_leak=False)
 
 
 def _score_flags(parser: argparse.ArgumentParser) -> None:
@@ -235,7 +302,7 @@ def _reading_flags(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--min-cells", type=int, default=1, metavar="N", help="skip those with fewer measured cells")
     reading.add_argument("--match-cells", action="store_true", help="draw equally many cells on both sides")
     reading.add_argument("--max-total", type=float, metavar="N", help="refuse cells with a larger library size")
-    reading.add_argument("--seed", type=int, default=0, help="of --match-cells [%(default)s]")
+    reading.add_argument("--seed", type=int, default=0, help="of --match-cells and of halves [%(default)s]")
 
 
 def _talk_flags(parser: argparse.ArgumentParser) -> None:
@@ -248,7 +315,7 @@ def _validate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", help="a screen to check by itself")
     parser.add_argument("-ap", "--adata-pred", metavar="PATH", help="predicted screen")
     parser.add_argument("-ar", "--adata-real", metavar="PATH", help="measured screen")
-    parser.add_argument("--preset", default="v2", help="whose conventions the pair must allow [%(default)s]")
+    parser.add_argument("--preset", default="calibrated", help="whose conventions the pair must allow [%(default)s]")
     parser.add_argument("--profile", help="[the preset's own]")
     parser.add_argument("--perts", metavar="CSV", help="labels that a submission must have, and their n_cells")
     _reading_flags(parser)

@@ -17,30 +17,44 @@ def run_command(args: argparse.Namespace) -> int:
     """Validates, computes, writes, prints; 1 if a metric failed."""
     limit_threads(args.num_threads)
     share_heap()
-    if args.adata_pred is None and not (args.ceiling or args.anchor):
-        print("vcjax run: -ap/--adata-pred is required, except with --ceiling or --anchor", file=sys.stderr)
+    wrong = _wrong(args)
+    if wrong:
+        print(f"vcjax run: {wrong}", file=sys.stderr)
         return 2
     sides = None if args.adata_pred is None else _reading_meanwhile(args)
-    from ..evaluation import check_folder, run_plan
+    from ..evaluation import check_folder, run_plan, with_intervals
+    from ._page import check_page, write_page
 
     keep_compiled_programs()
     inputs = [path for path in (args.adata_pred, args.adata_real) if path is not None]
     check_folder(args.outdir, force=args.force, inputs=inputs)
+    check_page(args)
     plan = None if sides is None else plan_of(args, args.adata_pred, args.adata_real, read=sides.result)
-    tasks = replicate_tasks(args)
+    tasks, calibration = replicate_tasks(args), None
     if args.dry_run:
         _print_plan({"notes": []} if plan is None else plan.describe(), args, tasks)
         return 0
     with progress_bars(args) as progress:
-        report = None if plan is None else run_plan(plan, progress)
+        report = None if plan is None else run_plan(plan, progress, details=args.html is not None)
+        if report is not None and args.ci is not None:
+            report = with_intervals(report, args.ci, level=args.ci_level, seed=args.seed)
+        if plan is not None and args.controls is not None:
+            from ..evaluation._calibrate_screen import calibrate_plan
+
+            calibration = calibrate_plan(plan, seeds=range(args.controls), level=args.ci_level, progress=progress)
         found = {name: task(progress=progress) for name, task in tasks.items()}
     files = () if report is None else report.write(args.outdir, args.layout, force=args.force)
     files = (*files, *write_replicates(found, args))
+    if calibration is not None:
+        files = (*files, *calibration.write(args.outdir, force=args.force))
+    write_page(args, report=report, calibration=calibration)
     if args.json:
         whole = {} if report is None else report.to_dict()
+        whole |= {} if calibration is None else {"calibration": calibration.to_dict()}
         print(json.dumps({**whole, **plain(found), "outdir": args.outdir, "files": files}))
     elif not args.quiet:
         print("" if report is None else report.summary(), end="")
+        print("" if calibration is None else calibration.summary(), end="")
         print("".join(f"{line}\n" for line in lines(found)), end="")
         print(f"Wrote {args.outdir}: {', '.join(files)}")
     failed = {} if report is None else {name: report.stamp["errors"][name] for name in report.failed}
@@ -50,6 +64,19 @@ def run_command(args: argparse.Namespace) -> int:
     for name, why in failed.items():
         print(f"vcjax run: {name} failed: {why}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _wrong(args: argparse.Namespace) -> str:
+    """What makes no sense together, or out of range."""
+    if args.adata_pred is None and not (args.ceiling or args.anchor):
+        return "-ap/--adata-pred is required, except with --ceiling or --anchor"
+    if args.adata_pred is None and (args.controls is not None or args.html is not None):
+        return "--controls and --html need -ap/--adata-pred; `vcjax controls` does without"
+    if args.controls is not None and args.controls < 1:
+        return f"--controls needs at least one split, got {args.controls}"
+    if args.ci is not None and args.ci < 1:
+        return f"--ci needs at least one resample, got {args.ci}"
+    return "" if 0 < args.ci_level < 1 else f"--ci-level lies between 0 and 1, got {args.ci_level}"
 
 
 def _reading_meanwhile(args: argparse.Namespace) -> Meanwhile:
@@ -71,6 +98,10 @@ def plan_of(args: argparse.Namespace, pred: Any, real: Any, read: Callable[[], A
         metrics=args.metrics,
         skip=args.skip_metrics,
         exclude_targets=args.exclude_targets,
+        weights=args.weights,
+        weights_from=args.weights_from,
+        train=args.train,
+        allow_leak=args.allow_leak,
         de_pred=args.de_pred,
         de_real=args.de_real,
         keep_de=args.write_de,

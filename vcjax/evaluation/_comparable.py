@@ -12,7 +12,7 @@ from ._results import Results
 
 # What else decides the numbers of a metric, beside the preset.
 _DECIDING = (
-    *("exclude_targets", "space", "target_sum", "control_source", "control", "de"),
+    *("exclude_targets", "space", "target_sum", "control_source", "control", "de", "weights", "train"),
     *("missing", "match_cells", "seed", "genes", "min_cells"),
 )
 

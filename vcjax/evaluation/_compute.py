@@ -1,7 +1,8 @@
 """Running catalogue rows on two sets of profiles: one compiled program for a group of metrics."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,32 +23,46 @@ class Outcome:
 
 
 @eqx.filter_jit
-def _group(metrics: dict[str, Metric], pred: Profiles, real: Profiles) -> dict[str, tuple[jax.Array, jax.Array]]:
+def _group(
+    metrics: dict[str, Metric], pred: Profiles, real: Profiles, weights: jax.Array | None
+) -> dict[str, tuple[jax.Array, jax.Array]]:
     results = {}
     for name, metric in metrics.items():
-        values = metric(pred, real)
-        status = jnp.zeros(values.shape, jnp.int32) if metric.status is None else metric.status(pred, real)
+        options: dict[str, Any] = {"weights": weights} if metric.needs_weights else {}
+        values = metric(pred, real, **options)
+        status = jnp.zeros(values.shape, jnp.int32) if metric.status is None else metric.status(pred, real, **options)
         if metric.level == "panel":
             status = jnp.max(status)
         results[name] = (values, jnp.broadcast_to(status, values.shape))
     return results
 
 
-def compute(metrics: Mapping[str, Metric], pred: Profiles, real: Profiles) -> dict[str, Outcome]:
+def compute(
+    metrics: Mapping[str, Metric], pred: Profiles, real: Profiles, weights: jax.Array | None = None
+) -> dict[str, Outcome]:
     """The values of every metric; one that fails gives an error in its place and leaves the others alone.
 
-    All metrics share one program, which is compiled once per set of metrics and shapes. Only if that fails is each
-    metric run by itself, to find which.
+    `weights` are for the metrics that need them. All metrics share one program, which is compiled once per set of
+    metrics and shapes. Only if that fails is each metric run by itself, to find which.
     """
     try:
-        return _fetch(_group(dict(metrics), pred, real))
+        return _fetch(_group(dict(metrics), pred, real, weights))
     except Exception as failure:
         if len(metrics) == 1:
             return {name: _failed(metric, len(real.mean), failure) for name, metric in metrics.items()}
     outcomes = {}
     for name, metric in metrics.items():
-        outcomes.update(compute({name: metric}, pred, real))
+        outcomes.update(compute({name: metric}, pred, real, weights))
     return outcomes
+
+
+def averaged(parts: Sequence[Outcome]) -> Outcome:
+    """The mean of several truths' values: undefined where one of them is, and then with the first reason."""
+    values, status = np.mean([part.values for part in parts], axis=0), parts[0].status.copy()
+    for part in parts[1:]:
+        odd = (status == Status.OK.label) & (part.status != Status.OK.label)
+        status[odd] = part.status[odd]
+    return Outcome(values, status, next((part.error for part in parts if part.error), ""))
 
 
 def _fetch(results: dict[str, tuple[jax.Array, jax.Array]]) -> dict[str, Outcome]:

@@ -1,6 +1,5 @@
 """Controls of a measured screen: what its own control cells, means and halves would have predicted."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -8,7 +7,8 @@ import numpy as np
 
 from ..calibration import ControlSet
 from ..io import DESettings, Refusal, Screen, split_halves
-from ..io._errors import listing, suggestion
+from ..io._context import one_context
+from ..io._errors import listing
 from ..io._halves import normalised_whole
 from ._control_maker import ControlMaker
 
@@ -83,7 +83,7 @@ def make_controls(
     wrong = [kind for kind in kinds if kind not in _ALL]
     if wrong or not len(seeds):
         raise ValueError(f"`kinds` are of {', '.join(_ALL)} and `seeds` not empty, got {wrong or 'no seed'}.")
-    screen = _one_context(screen, context)
+    screen = one_context(screen, context)
     normal = normalised_whole(screen) if space == "lognorm" and target_sum is None else screen
     settings = de or DESettings()
     make = ControlMaker(
@@ -107,23 +107,6 @@ def make_controls(
         if progress is not None:
             progress("controls", done + 1, len(seeds))
     return tuple(sets)
-
-
-def _one_context(screen: Screen, context: str | None) -> Screen:
-    """The cells of one context as a screen without contexts."""
-    if context is None and len(screen.contexts) <= 1:
-        return dataclasses.replace(screen, contexts=(), context_codes=None)
-    if context not in screen.contexts or screen.context_codes is None:
-        hint = "" if context is None else suggestion(context, screen.contexts)
-        raise Refusal(
-            what=f"Controls are made of one context, and {context!r} is none of this screen's.{hint}",
-            where=f"{screen.name}, with the contexts {listing(screen.contexts, 8) or '(none: no context column)'}",
-            why="A mean over contexts, or a control of another one, is no control of either.",
-            fix="name one of them: context=, of the column context_col= / --context-col.",
-        )
-    inside = screen.context_codes == screen.contexts.index(context)
-    codes = np.where(inside, screen.codes, -2).astype(screen.codes.dtype)
-    return dataclasses.replace(screen, codes=codes, contexts=(), context_codes=None, context_means=None)
 
 
 def _training(screen: Screen, train: Sequence[str] | None) -> np.ndarray | None:

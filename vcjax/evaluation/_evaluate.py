@@ -4,22 +4,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from ..weights import WeightRecipe
 from ._cache import check_cache
 from ._pair import Extra, Missing
 from ._plan import DTypeName, make_plan, Plan
 from ._presets import Preset
 from ._report import Report
 from ._run import Progress, run_plan
-from ._select import Exclude, select
+from ._select import Exclude, get_recipe, select
 from ._sides import InputType, read_sides, Reading, Sides, Source
 from ._tables import Side
+from ._training import read_train
+from ._weighting import Weighting, WeightsFrom
 
 
 def evaluate(
     pred: Source,
     real: Source,
     *,
-    preset: str | Preset = "v2",
+    preset: str | Preset = "calibrated",
     profile: str | None = None,
     metrics: Sequence[str] | None = None,
     skip: Sequence[str] = (),
@@ -30,6 +33,10 @@ def evaluate(
     input_type_real: InputType = "auto",
     target_map: str | os.PathLike | Mapping[str, str | None] | None = None,
     exclude_targets: Exclude | None = None,
+    weights: str | WeightRecipe | None = None,
+    weights_from: WeightsFrom | None = None,
+    train: Source | None = None,
+    allow_leak: bool = False,
     genes: Literal["match", "intersect", "strict"] = "match",
     dedup: Literal["refuse", "sum", "first"] = "refuse",
     drop_unlabelled: bool = False,
@@ -62,8 +69,9 @@ def evaluate(
     **Arguments:**
 
     - `pred`, `real`: paths of h5ad or zarr files, AnnData, or what `vcjax.io.read_screen` and `summarise` return.
-    - `preset`: whose conventions: `"v2"` (cell-eval2 0.20.0), `"vcc2026"` (the same, for the challenge's ten metrics),
-        `"cell_eval"` (cell-eval 0.8.2) or `"vcc2025"` (the scorer of that year).
+    - `preset`: whose conventions: `"calibrated"` (this library's: discrimination beside magnitude), `"v2"` (cell-eval2
+        0.20.0), `"vcc2026"` (the same, for the challenge's ten metrics), `"cell_eval"` (cell-eval 0.8.2), `"vcc2025"`
+        (the scorer of that year) or `"echoes"` (Echoes of Silenced Genes).
     - `profile`: a named set of the preset's metrics, `"full"` for all of them; by default what that tool computes if
         nothing is said. `metrics` names them one by one instead, of the preset or of the catalogue; `skip` leaves some
         out. Only metrics that read differential expression cost a test of every gene.
@@ -73,6 +81,13 @@ def evaluate(
     - `target_map`: the gene that each label targets (a mapping, or a CSV of `label,gene`); `{"*": None}` for none.
     - `exclude_targets`: which target genes discrimination scores leave out: a prediction's `own`, those of the whole
         `panel`, or `none`; by default what the preset says.
+    - `weights`: a recipe of gene weights (see `vcjax.weights`) for the metrics that need them, by default the preset's.
+        `weights_from`: what they are made of. `"other-half"` splits the measured cells with `seed`; each half is a
+        truth with the weights of the other, and both values are averaged. `"train"` uses the training perturbations.
+        `"measured"` uses the cells that are scored, as some papers do: a leak.
+    - `train`: a screen of training perturbations, whose mean response is what mean-referenced metrics measure effects
+        from; without it, the mean of the other evaluated perturbations. `allow_leak`: score, with a note, although
+        evaluated perturbations are in their own reference or weights.
     - `layer`, `gene_col`: values other than `X`, gene names other than the index of `var`.
     - `genes`, `dedup`, `drop_unlabelled`, `nan`: what to do about genes in another order or missing, repeated gene
         names, cells without a label, NaN values. Each default refuses, except that genes are put in order by name.
@@ -121,6 +136,10 @@ def evaluate(
         metrics=metrics,
         skip=skip,
         exclude_targets=exclude_targets,
+        weights=weights,
+        weights_from=weights_from,
+        train=train,
+        allow_leak=allow_leak,
         de_pred=de_pred,
         de_real=de_real,
         keep_de=keep_de,
@@ -138,11 +157,15 @@ def prepare(
     real: Source,
     reading: Reading,
     *,
-    preset: str | Preset = "v2",
+    preset: str | Preset = "calibrated",
     profile: str | None = None,
     metrics: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     exclude_targets: Exclude | None = None,
+    weights: str | WeightRecipe | None = None,
+    weights_from: WeightsFrom | None = None,
+    train: Source | None = None,
+    allow_leak: bool = False,
     de_pred: str | os.PathLike | None = None,
     de_real: str | os.PathLike | None = None,
     keep_de: bool = False,
@@ -164,6 +187,8 @@ def prepare(
     files |= {"pred": de_pred} if de_pred is not None else {}
     files |= {"real": de_real} if de_real is not None else {}
     sides = read_sides(pred, real, reading, max_memory=max_memory) if read is None else read()
+    recipe = get_recipe(selection.preset.weights if weights is None else weights)
+    weighting = Weighting(recipe, weights_from or selection.preset.weights_from, reading.seed, allow_leak)
     plan = make_plan(
         *(selection, sides, reading),
         device=device,
@@ -173,6 +198,9 @@ def prepare(
         de_files=files,
         write_de=keep_de,
         threads=threads,
+        weighting=weighting,
+        train=None if train is None else read_train(train, sides, reading, max_memory),
+        allow_leak=allow_leak,
     )
     check_cache(plan)
     return plan

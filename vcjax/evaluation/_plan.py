@@ -14,6 +14,8 @@ from ..metrics import Metric
 from ._select import Selection
 from ._sides import Reading, Sides
 from ._tables import Files, plan_tables, TablePlan
+from ._training import check_train
+from ._weighting import Weighting
 
 
 Space = Literal["lognorm", "bulk_lognorm"]
@@ -33,6 +35,8 @@ class Plan:
     target_sum: float | None
     noise: bool
     tables: TablePlan | None
+    weighting: Weighting | None
+    train: Screen | None
     targets: np.ndarray
     contexts: tuple[str, ...]
     device: Any  # a jax.Device, which is no type to a type checker
@@ -65,6 +69,8 @@ class Plan:
             "space": self.space,
             "target_sum": self.target_sum,
             "control_source": self.selection.preset.control_source,
+            "weights": None if self.weighting is None else self.weighting.settings(),
+            "train": None if self.train is None else self.train.fingerprint or self.train.name,
             "de": dataclasses.asdict(self.tables.settings) if self.tables is not None else None,
             "de_given": [] if self.tables is None else sorted(self.tables.given),
             "dtype": self.dtype,
@@ -80,6 +86,7 @@ class Plan:
             "not_provided": list(self.selection.not_provided),
             "space": self.space,
             "differential_expression": self._testing(),
+            "gene_weights": "not needed" if self.weighting is None else self.weighting.describe(),
             "perturbations": self.shape[0],
             "genes": self.shape[1],
             "targets_measured": int(np.sum(self.targets >= 0)),
@@ -91,10 +98,10 @@ class Plan:
         }
 
     def _testing(self) -> str:
-        if self.tables is None or not self.tables.test:
+        if self.tables is None or not self.tables.tested:
             return "not needed"
         given = sorted(self.tables.given)
-        rest = [side for side in ("pred", "real") if side not in given]
+        rest = [side for side in self.tables.tested if side not in given]
         return "; ".join([f"{side} as given" for side in given] + [f"{side} computed" for side in rest])
 
 
@@ -119,6 +126,9 @@ def make_plan(
     de_files: Files | None = None,
     write_de: bool = False,
     threads: int | None = None,
+    weighting: Weighting | None = None,
+    train: Screen | None = None,
+    allow_leak: bool = False,
 ) -> Plan:
     """Decides space, targets, block size and device, and checks that every metric can be computed.
 
@@ -127,7 +137,7 @@ def make_plan(
     space = _space(selection, sides)
     needs_noise = any(metric.needs_noise for metric in selection.metrics.values())
     _check_controls(selection, sides)
-    _check_weights(selection.metrics)
+    weighting = _weighting(selection.metrics, sides, weighting, train)
     _check_noise(needs_noise, selection.metrics, sides)
     tables = plan_tables(
         *(selection, sides, reading, de_files or {}),
@@ -138,6 +148,11 @@ def make_plan(
     )
     targets, target_notes = _targets(selection, sides, reading)
     notes = (*sides.notes, *target_notes)
+    if train is not None:
+        leak = check_train(train, sides.real, weighting, allow_leak)
+        notes = (*notes, *((leak,) if leak else ()))
+    if weighting is not None:
+        notes = (*notes, f"gene weights: {weighting.describe()}")
     if selection.not_provided:
         reasons = selection.preset.left_out
         told = [f"{name} ({reasons[name]})" if name in reasons else name for name in selection.not_provided]
@@ -151,6 +166,8 @@ def make_plan(
         target_sum=selection.preset.bulk_target_sum if space == "bulk_lognorm" else selection.preset.target_sum,
         noise=needs_noise or cache_real is not None,
         tables=tables,
+        weighting=weighting,
+        train=train,
         targets=targets,
         contexts=(real.contexts or ("",)) if isinstance(real, Screen) else ("",),
         device=find_device(device),
@@ -215,15 +232,22 @@ def _check_controls(selection: Selection, sides: Sides) -> None:
         )
 
 
-def _check_weights(metrics: Mapping[str, Metric]) -> None:
+def _weighting(
+    metrics: Mapping[str, Metric], sides: Sides, weighting: Weighting | None, train: Screen | None
+) -> Weighting | None:
+    """How gene weights are made, `None` where no metric needs them."""
     weighted = [name for name, metric in metrics.items() if metric.needs_weights]
-    if weighted:
+    if not weighted or weighting is None:
+        return None
+    if not isinstance(sides.real, Screen) or sides.real.scale == "delta":
         raise Refusal(
-            what=f"{listing(weighted)} need gene weights, which an evaluation of files has none of.",
-            where="metrics= / --metrics",
+            what=f"{listing(weighted)} need gene weights, and there are no measured cells to make them of.",
+            where=sides.inputs["real"],
             why="With equal weights they would be the unweighted metric under another name.",
-            fix="Call them on profiles: vcjax.metrics.CATALOGUE[name](pred, real, weights=...), or leave them out.",
+            fix=f"Give the measured cells, or leave them out: skip= / --skip-metrics {','.join(weighted)}.",
         )
+    weighting.check(train is not None)
+    return weighting
 
 
 def _check_noise(needed: bool, metrics: Mapping[str, Metric], sides: Sides) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ..io import CELL_EVAL2_DE, CELL_EVAL_DE, DESettings, VCC2025_DE
-from ..metrics import CELL_EVAL, Metric, V2
+from ..metrics import CATALOGUE, CELL_EVAL, Metric, V2
+from ..weights import CALIBRATED, ECHOES, WeightRecipe
+from ._weighting import WeightsFrom
 
 
 Layout = Literal["wide", "long"]
@@ -79,6 +81,7 @@ class Preset:
     - `float32_profiles`: profiles are rounded to float32, as a tool keeps them whose cells are float32.
     - `absent`: the statuses for which the tool has no row, instead of an undefined value.
     - `rank_options`: how discrimination scores are built, for a caller who excludes other targets than the preset does.
+    - `weights`, `weights_from`: the gene weights of metrics that need them, and what they are made of.
     """
 
     name: str
@@ -99,6 +102,8 @@ class Preset:
     float32_profiles: bool = False
     absent: tuple[str, ...] = ("missing",)
     rank_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weights: WeightRecipe = CALIBRATED
+    weights_from: WeightsFrom = "other-half"
 
     def provided(self, profile: str) -> bool:
         """Whether every member of a profile is computed by this release, or left out by declaration."""
@@ -180,5 +185,47 @@ _VCC2025 = dataclasses.replace(
     left_out={},
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_V2, _VCC2026, _CELL_EVAL, _VCC2025)}
+_STANDARD = (
+    *("pds_cosine", "pds_l1", "delta_pearson_mean", "weighted_r2_mean"),
+    *("weighted_mse", "expr_mse", "expr_mse_unbiased", "delta_pearson"),
+    *("amplitude_ratio", "amplitude_slope", "amplitude_ratio_mean"),
+)
+_RESPONSE = tuple(
+    f"de_{name}"
+    for name in ("sig_jaccard", "sig_mcc", "direction_fidelity_yield_raw", "direction_reach_raw", "lfc_nmae")
+)
+_NOISE_CORRECTED = ("weighted_mse_unbiased", "delta_pearson_disattenuated", "expr_distance_unbiased")
+_TARGETS = ("target_knockdown_error", "target_sign", "delta_pearson_without_target")
+
+_CALIBRATED = dataclasses.replace(
+    _V2,
+    name="calibrated",
+    source="vcjax",
+    summary="Discrimination beside magnitude: ranks, weighted errors beyond the mean of perturbations, amplitude.",
+    space="lognorm",
+    target_sum=1e4,
+    metrics={name: CATALOGUE[name] for name in (*_STANDARD, *_RESPONSE, *_NOISE_CORRECTED, *_TARGETS)},
+    profiles={
+        "standard": _STANDARD,
+        "de": (*_STANDARD, *_RESPONSE),
+        "full": (*_STANDARD, *_RESPONSE, *_NOISE_CORRECTED, *_TARGETS),
+    },
+    default="standard",
+    ratios=(),
+)
+
+_ECHOES = dataclasses.replace(
+    _CALIBRATED,
+    name="echoes",
+    source="Echoes of Silenced Genes (Myllia, Kaggle 2026)",
+    summary="Halvings of a baseline's weighted error times a gated cosine of effects, and what that composite hides.",
+    metrics={name: CATALOGUE[name] for name in ("echoes", "echoes_term", *_STANDARD)},
+    profiles={"echoes": ("echoes", "echoes_term", "pds_cosine", "weighted_mse", "amplitude_ratio", "amplitude_slope")},
+    default="echoes",
+    weights=ECHOES,
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (_CALIBRATED, _V2, _VCC2026, _CELL_EVAL, _VCC2025, _ECHOES)
+}
 ALIASES = {"v1": "cell_eval", "cell-eval": "cell_eval", "cell-eval2": "v2", "cell_eval2": "v2"}

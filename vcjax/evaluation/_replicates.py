@@ -93,7 +93,7 @@ def open_replicates(
     return Replicates(screen, order, selection, reading, {**options, "max_memory": max_memory})
 
 
-_OF_EFFECTS = ("delta_", "pds_", "mrr", "recall_at_", "amplitude_")
+_OF_EFFECTS = ("delta_", "pds_", "mrr", "recall_at_", "amplitude_", "weighted_r2", "weighted_pearson")
 
 
 @functools.cache  # one object a row, or each split would compile its own

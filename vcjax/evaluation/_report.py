@@ -19,6 +19,9 @@ from ._presets import Layout, Preset
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..calibration import EffectCurve
+    from ._intervals import ScoreInterval
+
 PANEL = ""  # the perturbation of a row that is about all of them
 
 
@@ -32,7 +35,10 @@ class Report:
     `n_pred` and `n_real` are cells; `version` names the tool whose definition it is. `metrics` are the catalogue rows
     by column name. `stamp` holds versions, device, dtype, preset, settings and their digest, input fingerprints, notes,
     members of the profile that were not provided, and errors. `tables` are the summaries with their tables of
-    differential expression, by context and side (`pred`, `real`), where they were to be kept.
+    differential expression, by context and side (`pred`, `real`), where they were to be kept. `intervals` are those of
+    the scores, where they were asked for (`with_intervals`). `curves` tell how large effects are that were predicted of
+    some size, `difficulty` what makes each perturbation hard (see `difficulty`), both by context, where they were asked
+    for.
     """
 
     perturbation: np.ndarray
@@ -47,6 +53,9 @@ class Report:
     preset: Preset
     stamp: Mapping[str, Any]
     tables: Mapping[tuple[str, str], Summary] = dataclasses.field(default_factory=dict)
+    intervals: tuple["ScoreInterval", ...] = ()
+    curves: Mapping[str, "EffectCurve"] = dataclasses.field(default_factory=dict)
+    difficulty: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -105,7 +114,9 @@ class Report:
         aggregates = [{key: _plain(x) for key, x in dataclasses.asdict(row).items()} for row in self.aggregates]
         columns = self.columns()
         rows = [dict(zip(columns, map(_plain, row), strict=True)) for row in zip(*columns.values(), strict=True)]
-        return {"stamp": dict(self.stamp), "aggregates": aggregates, "rows": rows}
+        intervals = [{key: _plain(x) for key, x in dataclasses.asdict(row).items()} for row in self.intervals]
+        more = {"intervals": intervals} if intervals else {}
+        return {"stamp": dict(self.stamp), "aggregates": aggregates, **more, "rows": rows}
 
     def summary(self, width: int = 120) -> str:
         """A table of the statistics, as text."""

@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..calibration import effect_curve, EffectCurve
 from ..io import Screen, summarise, Summary
 from ..io._de import Tested
 from ..metrics import Metric
 from ._cache import cached_summary, save_cached
 from ._compute import compute, Outcome
+from ._difficulty import difficulty
+from ._measured import Measured
 from ._pair import align_summaries, measured_pair, Pair, with_control_in_gaps, without_gaps
 from ._plan import Plan
 from ._report import PANEL, Report
@@ -25,27 +28,35 @@ from ._tables import run_tests, with_tests
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
-def run_plan(plan: Plan, progress: Progress | None = None) -> Report:
-    """Computes a plan. A metric that fails ends as rows with status `error`; see `Report.failed`."""
+def run_plan(plan: Plan, progress: Progress | None = None, *, details: bool = False) -> Report:
+    """Computes a plan. A metric that fails ends as rows with status `error`; see `Report.failed`.
+
+    `details`: keep in the report what figures show beside the scores, its `curves` and `difficulty`.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    errors, fingerprints, tables = {}, {}, {}
+    errors, fingerprints, tables, curves, hardness = {}, {}, {}, {}, {}
     for context in plan.contexts:
         pair = _pair(plan, context, progress)
         if plan.tables is not None and plan.tables.write:
             tables |= {(context, "pred"): _against(plan, pair).pred, (context, "real"): pair.real}
         fingerprints[context or "all"] = {"pred": pair.pred.fingerprint, "real": pair.real.fingerprint}
-        outcomes = _outcomes(plan, pair)
+        with jax.enable_x64(plan.dtype == "float64"), jax.default_device(plan.device):
+            outcomes = _outcomes(plan, pair, Measured.of(plan, pair, context))
+            if details:
+                curves[context], hardness[context] = _curve(plan, pair), difficulty(pair.real.to_profiles())
         for name in plan.selection.metrics:
             _add_rows(columns, plan, pair, name, outcomes[name])
             if outcomes[name].error:
                 errors[name] = outcomes[name].error
-    arrays = {name: np.array(values, _COLUMNS[name]) for name, values in columns.items()}
+    arrays: dict[str, Any] = {name: np.array(values, _COLUMNS[name]) for name, values in columns.items()}
     return Report(
         **arrays,
         metrics=dict(plan.selection.metrics),
         preset=plan.selection.preset,
         stamp=_stamp(plan, errors, fingerprints),
         tables=tables,
+        curves=curves,
+        difficulty=hardness,
     )
 
 
@@ -105,16 +116,15 @@ def _summary(
     )
 
 
-def _outcomes(plan: Plan, pair: Pair) -> dict[str, Outcome]:
+def _outcomes(plan: Plan, pair: Pair, measured: Measured) -> dict[str, Outcome]:
     metrics = dict(plan.selection.metrics)
-    with jax.enable_x64(plan.dtype == "float64"), jax.default_device(plan.device):
-        if not pair.missing.any():
-            return _compute(plan, metrics, pair)
-        # What stands in for a missing row must not reach the others. Ranks are safe, since each row is ranked among
-        # measured profiles only; other metrics may couple predicted rows and are computed without the missing ones.
-        whole = _compute(plan, metrics, with_control_in_gaps(pair))
-        alone = {name: metric for name, metric in metrics.items() if not _ranks_measured(name)}
-        part = _compute(plan, alone, without_gaps(pair))
+    if not pair.missing.any():
+        return _compute(plan, metrics, pair, measured)
+    # What stands in for a missing row must not reach the others. Ranks are safe, since each row is ranked among
+    # measured profiles only; other metrics may couple predicted rows and are computed without the missing ones.
+    whole = _compute(plan, metrics, with_control_in_gaps(pair), measured)
+    alone = {name: metric for name, metric in metrics.items() if not _ranks_measured(name)}
+    part = _compute(plan, alone, without_gaps(pair), measured)
     return {name: _merged(plan, metrics[name], pair, whole[name], part.get(name)) for name in metrics}
 
 
@@ -126,12 +136,23 @@ def _against(plan: Plan, pair: Pair) -> Pair:
     return dataclasses.replace(pair, pred=pred)
 
 
-def _compute(plan: Plan, metrics: dict[str, Metric], pair: Pair) -> dict[str, Outcome]:
+def _compute(plan: Plan, metrics: dict[str, Metric], pair: Pair, measured: Measured) -> dict[str, Outcome]:
     pair = _against(plan, pair)
     pred, real = pair.pred, pair.real
     if plan.selection.preset.float32_profiles:
         pred, real = _in_float32(pred), _in_float32(real)
-    return compute(metrics, pred.to_profiles(), real.to_profiles()) if metrics else {}
+    weighted = {name: metric for name, metric in metrics.items() if metric.needs_weights}
+    plain = {name: metric for name, metric in metrics.items() if name not in weighted}
+    outcomes = compute(plain, pred.to_profiles(), measured.profiles(real)) if plain else {}
+    return outcomes | measured.weighted(weighted, pred, real) if weighted else outcomes
+
+
+def _curve(plan: Plan, pair: Pair) -> EffectCurve:
+    """Measured against predicted effects of the perturbations that were predicted."""
+    pair = _against(plan, without_gaps(pair))
+    assert pair.pred.control is not None
+    assert pair.real.control is not None
+    return effect_curve(pair.pred.mean - pair.pred.control, pair.real.mean - pair.real.control)
 
 
 def _in_float32(summary: Summary) -> Summary:

@@ -10,6 +10,7 @@ from typing import Literal
 from ..io import Refusal
 from ..metrics import CATALOGUE, Cosine, L1, L2, Metric
 from ..metrics._rows import discrimination
+from ..weights import RECIPES, WeightRecipe
 from ._presets import ALIASES, Preset, PRESETS
 
 
@@ -52,6 +53,23 @@ def get_preset(preset: str | Preset) -> Preset:
             fix=f"Use one of: {', '.join(PRESETS)} (see `vcjax list presets`).",
         )
     return PRESETS[name]
+
+
+def get_recipe(recipe: str | WeightRecipe) -> WeightRecipe:
+    """The recipe of gene weights of that name.
+
+    **Raises:** `Refusal` for an unknown name.
+    """
+    if isinstance(recipe, WeightRecipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise Refusal(
+            what=f"There is no recipe of gene weights {recipe!r}.{did_you_mean(recipe, RECIPES)}",
+            where="weights= / --weights",
+            why="Another recipe would weigh other genes.",
+            fix=f"Use one of: {', '.join(RECIPES)}.",
+        )
+    return RECIPES[recipe]
 
 
 def find_metric(name: str, preset: Preset | None = None) -> tuple[str, Metric]:

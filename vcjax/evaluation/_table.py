@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ._intervals import ScoreInterval
     from ._report import Report
 
 _ARROWS = {True: "↑", False: "↓", None: ""}
@@ -27,7 +28,9 @@ def summary_table(report: "Report") -> "Table":
     table = Table(title=f"preset {report.preset.name} ({report.preset.source})", title_justify="left")
     for name in (*(["context"] if contexts else []), "metric", ""):
         table.add_column(name)
-    for name in ("value", "std", "min", "median", "max", "used", "perfect", "no skill"):
+    intervals = {(row.context, row.metric): row for row in report.intervals}
+    sure = [f"{report.stamp['intervals']['level']:.0%} interval"] if intervals else []
+    for name in ("value", *sure, "std", "min", "median", "max", "used", "perfect", "no skill"):
         table.add_column(name, justify="right")
     for row in report.aggregates:
         metric = report.metrics[row.metric]
@@ -35,7 +38,13 @@ def summary_table(report: "Report") -> "Table":
         table.add_row(
             *([row.context] if contexts else []),
             *(row.metric, _ARROWS[metric.higher_is_better]),
-            *(number(x) for x in (row.value, row.std, row.min, row.median, row.max)),
+            number(row.value),
+            *([_range(intervals[row.context, row.metric])] if intervals else []),
+            *(number(x) for x in (row.std, row.min, row.median, row.max)),
             *(f"{row.n_used}/{row.n_total}", *anchors),
         )
     return table
+
+
+def _range(row: "ScoreInterval") -> str:
+    return "–" if math.isnan(row.low) else f"{number(row.low)} to {number(row.high)}"

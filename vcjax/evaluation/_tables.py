@@ -29,14 +29,14 @@ _FLAGS = "de_pred=, de_real= / -dp, -dr"
 class TablePlan:
     """What a plan compares cells with control cells for.
 
-    **Fields:** `settings`, the conventions; `test`, whether tables of differential expression are wanted, and `energy`,
-    whether energy distances are; `given`, the tables that came as files; `details`, whether computed tables keep what
-    only a file shows; `write`, whether the report keeps them; `threads` and `max_memory`, of the rank test; `files`,
-    the paths of what was given.
+    **Fields:** `settings`, the conventions; `tested`, the sides whose tables of differential expression are wanted, and
+    `energy`, whether energy distances are; `given`, the tables that came as files; `details`, whether computed tables
+    keep what only a file shows; `write`, whether the report keeps them; `threads` and `max_memory`, of the rank test;
+    `files`, the paths of what was given.
     """
 
     settings: DESettings
-    test: bool
+    tested: tuple[Side, ...]
     energy: bool
     given: Mapping[Side, HostTable]
     details: bool = False
@@ -49,7 +49,7 @@ class TablePlan:
         """What must still be found for a side, as options of `differential_expression`."""
         bare = summary is None or summary.de is None or (self.details and summary.de.mean is None)
         energy = self.energy and (summary is None or summary.energy is None)
-        return {"table": self.test and side not in self.given and bare, "energy": energy}
+        return {"table": side in self.tested and side not in self.given and bare, "energy": energy}
 
 
 def plan_tables(
@@ -67,18 +67,24 @@ def plan_tables(
 
     **Raises:** `Refusal` for a file that cannot be used, and where a side has neither cells nor what is needed of them.
     """
-    testing = [name for name, metric in selection.metrics.items() if metric.needs_de]
+    testing: dict[Side, list[str]] = {
+        "pred": [name for name, metric in selection.metrics.items() if metric.needs_de],
+        "real": [name for name, metric in selection.metrics.items() if metric.needs_de or metric.needs_real_de],
+    }
     energies = [name for name, metric in selection.metrics.items() if metric.needs_energy]
-    if files and not testing and not write:
-        raise _useless(selection, files)
+    tested: tuple[Side, ...] = tuple(side for side, names in testing.items() if names or write)
+    useless: Files = {side: path for side, path in files.items() if side not in tested}
+    if useless:
+        raise _useless(selection, useless)
     given: dict[Side, HostTable] = {}
     for side, path in files.items():
         given[side] = _read(path, getattr(sides, side), selection, reading)
-    if not (testing or energies or write):
+    if not (tested or energies):
         return None
-    settings, test = selection.preset.de, bool(testing) or write
     paths = {f"de_{side}": os.fspath(path) for side, path in files.items()}
-    tables = TablePlan(settings, test, bool(energies), given, write or cached, write, threads, max_memory, paths)
+    tables = TablePlan(
+        *(selection.preset.de, tested, bool(energies), given), write or cached, write, threads, max_memory, paths
+    )
     _check_sources(testing, energies, selection, sides, tables)
     return tables
 
@@ -167,12 +173,12 @@ def _useless(selection: "Selection", files: Files) -> Refusal:
 
 
 def _check_sources(
-    testing: list[str], energies: list[str], selection: "Selection", sides: Sides, tables: TablePlan
+    testing: Mapping[Side, list[str]], energies: list[str], selection: "Selection", sides: Sides, tables: TablePlan
 ) -> None:
     for side in ("real", "pred"):
         data = getattr(sides, side)
         wanted = tables.lacks(side, data if isinstance(data, Summary) else None)
-        names = (testing if wanted["table"] else []) + (energies if wanted["energy"] else [])
+        names = (testing[side] if wanted["table"] else []) + (energies if wanted["energy"] else [])
         if not isinstance(data, Summary) and data.scale == "delta" and any(wanted.values()):
             raise _lacking("Effects that were given as such cannot be compared cell by cell", side, names)
         # The means that only a file shows are not worth a refusal.

@@ -31,7 +31,8 @@ def write_report(
 ) -> tuple[str, ...]:
     """Writes `results.csv`, `agg_results.csv`, `metric_aggregation.csv` and `run_meta.json`; gives their names.
 
-    Tables of differential expression that the report keeps become `real_de.csv` and `pred_de.csv`.
+    Tables of differential expression that the report keeps become `real_de.csv` and `pred_de.csv`, intervals
+    `interval_results.csv`.
 
     With contexts all but the last are one a context, `<context>_results.csv` and so on, `/` in a name replaced by `-`
     (the mapping is in `run_meta.json`). `wide` has a column a metric; `long` has a row a perturbation and metric, with
@@ -119,6 +120,8 @@ def _stage(report: "Report", staging: pathlib.Path, layout: Layout) -> tuple[str
             "agg_results.csv": _statistic_rows(report, aggregates, layout),
             "metric_aggregation.csv": _cohort_rows(aggregates),
         }
+        if report.intervals:
+            tables["interval_results.csv"] = _interval_rows(report, context)
         for name, rows in tables.items():
             with open(staging / f"{prefix}{name}", "w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([[_text(x) for x in row] for row in rows])
@@ -193,6 +196,12 @@ def _cohort_rows(aggregates: list[Aggregate]) -> list[list[Any]]:
     columns = ("metric", "agg", "value", "n_used", "n_total")
     ordered = sorted(aggregates, key=lambda row: row.metric)
     return [list(columns), *([getattr(row, name) for name in columns] for row in ordered)]
+
+
+def _interval_rows(report: "Report", context: str) -> list[list[Any]]:
+    columns = ("metric", "value", "low", "high", "used", "total", "carrier", "without_carrier")
+    rows = [row for row in report.intervals if row.context == context]
+    return [list(columns), *([getattr(row, name) for name in columns] for row in rows)]
 
 
 def _text(x: Any) -> str:

@@ -48,7 +48,7 @@ def match_screens(
     shared, gene_notes = match_genes(pred.genes, real.genes, genes, (pred.name, real.name))
     pred, real, pert_notes = _match_perts(pred, real, missing, extra, min_cells)
     notes = [*gene_notes, *pert_notes]
-    pred, real = _on_genes(pred, shared), _on_genes(real, shared)
+    pred, real = on_genes(pred, shared), on_genes(real, shared)
     notes += pair_notes(pred, real)
     if match_cells:
         pred, real, left_out = _same_cells(pred, real, seed)
@@ -168,7 +168,8 @@ def _on_perts(
     )
 
 
-def _on_genes(screen: Screen, genes: tuple[str, ...]) -> Screen:
+def on_genes(screen: Screen, genes: tuple[str, ...]) -> Screen:
+    """The screen on these of its genes, in this order."""
     if screen.genes == genes:
         return screen
     index = {gene: i for i, gene in enumerate(genes)}
