@@ -49,11 +49,11 @@ def _calibrated(args: argparse.Namespace) -> int:
             progress=progress,
         )
     files = () if args.outdir is None else found.write(args.outdir, force=args.force)
-    write_page(args, calibration=found)
     if args.json:
         print(json.dumps({**found.to_dict(), "outdir": args.outdir, "files": files}))
     elif not args.quiet:
         print(found.summary(), end="")
         if files:
             print(f"Wrote {args.outdir}: {', '.join(files)}")
+    write_page(args, calibration=found)
     return 0

@@ -111,7 +111,10 @@ def legend(scores: dict[str, dict[str, float]]) -> list[str]:
         f"{replicate['expr_mse']:.3f}) looks like work; pds_l1 {mean['pds_l1']:.2f} says that it tells none apart.",
         f"shuffled: right sizes, wrong perturbations. Its amplitude ratio ({shuffled['amplitude_ratio']:.2f}) is a "
         f"replicate's ({replicate['amplitude_ratio']:.2f}); pds_l1 {shuffled['pds_l1']:.2f} is that of a guess.",
-        "No column alone puts these in order: read a rank (pds), an error (mse) and the amplitude ratio together.",
+        f"weighted_r2_mean, the share that is explained of what the others do not share, gives these three "
+        f"{inflated['weighted_r2_mean']:.2f}, {mean['weighted_r2_mean']:.2f} and {shuffled['weighted_r2_mean']:.2f}. "
+        "Each half of the cells is scored with weights of the other, so that even the measured cells stay below 1.",
+        "Read a rank (pds), an error in units of what there is to explain (r2) and the amplitude ratio together.",
     ]
 
 

@@ -47,16 +47,16 @@ def run_command(args: argparse.Namespace) -> int:
     files = (*files, *write_replicates(found, args))
     if calibration is not None:
         files = (*files, *calibration.write(args.outdir, force=args.force))
-    write_page(args, report=report, calibration=calibration)
     if args.json:
         whole = {} if report is None else report.to_dict()
         whole |= {} if calibration is None else {"calibration": calibration.to_dict()}
         print(json.dumps({**whole, **plain(found), "outdir": args.outdir, "files": files}))
     elif not args.quiet:
         print("" if report is None else report.summary(), end="")
-        print("" if calibration is None else calibration.summary(), end="")
+        print("" if calibration is None else calibration.summary(notes=False), end="")
         print("".join(f"{line}\n" for line in lines(found)), end="")
         print(f"Wrote {args.outdir}: {', '.join(files)}")
+    write_page(args, report=report, calibration=calibration)
     failed = {} if report is None else {name: report.stamp["errors"][name] for name in report.failed}
     if "ceiling" in found:
         halves = found["ceiling"].report

@@ -96,6 +96,9 @@ def calibrate_plan(
     calibrations, perturbations = {}, {}
     # Without a prediction the measured side stands in its place, and what is said of it is said of nothing.
     notes = [note for note in plan.notes if predicted or not (note.startswith("pred:") or "prediction" in note)]
+    notes = [note for note in notes if not note.startswith("gene weights:")]
+    if plan.weighting is not None:
+        notes.append(f"gene weights: recipe {plan.weighting.recipe.name!r}, made of the half that is the truth")
     with jax.enable_x64(plan.dtype == "float64"), jax.default_device(plan.device):
         for context in plan.contexts:
             sets = _sets(plan, context, seeds, kinds, train_perts, progress)

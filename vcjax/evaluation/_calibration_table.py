@@ -16,26 +16,27 @@ _MARKS = {True: "yes", False: "no", None: "?"}
 
 
 def calibration_table(found: "ScreenCalibration", context: str) -> "Table":
-    """One row a metric: its mean for every control and the prediction, and how far apart they are."""
+    """One row a metric: its mean for the control of each role and the prediction, and how far apart they are."""
     from rich.markup import escape
     from rich.table import Table
 
     rows = found.of(context)
-    names = list(dict.fromkeys(name for row in rows.values() for name in row.values))
-    scored = "prediction" in names
+    scored = any("prediction" in row.values for row in rows.values())
     title = f"What metrics are worth on this screen{f': {escape(context)}' if context else ''}"
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     table.add_column("")
-    for name in (*names, "perfect", "DRF", "BDS", *(["score", "interval"] if scored else [])):
-        table.add_column(name, justify="right")
+    roles = ("control", "mean", "replicate", *(["prediction"] if scored else []))
+    for name in (*roles, "perfect", "DRF", "BDS", *(["score", "interval"] if scored else [])):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("separates")
     for metric, row in rows.items():
         pair = _pair(row)
         perfect = math.nan if row.perfect is None else row.perfect
+        chosen = (row.negative, row.null, row.positive, *(["prediction"] if scored else []))
         table.add_row(
             *(metric, _ARROWS[row.metric.higher_is_better]),
-            *(number(row.mean(name)) if name in row.values else "–" for name in names),
+            *("–" if name is None or name not in row.values else number(row.mean(name)) for name in chosen),
             number(perfect),
             *(("–", "–") if pair is None else (_short(pair.fraction.median), _short(pair.discrimination))),
             *([_short(row.score), _range(row.score_interval)] if scored else []),

@@ -66,8 +66,8 @@ class ScreenCalibration:
         rows = [{name: _plain(x) for name, x in self._row(*key).items()} for key in self.calibrations]
         return {"stamp": dict(self.stamp), "left_out": dict(self.left_out), "rows": rows}
 
-    def summary(self, width: int = 140) -> str:
-        """A table of what the controls score, with a verdict for each metric, as text."""
+    def summary(self, width: int = 140, *, notes: bool = True) -> str:
+        """A table of what the controls score, with a verdict for each metric, as text; with the notes of the stamp."""
         from rich.console import Console
 
         from ._calibration_table import calibration_table, verdict_lines
@@ -79,7 +79,7 @@ class ScreenCalibration:
                 console.print(line, highlight=False, markup=False)
         for name, why in self.left_out.items():
             console.print(f"not calibrated: {name}: {why}", highlight=False, markup=False)
-        for note in self.stamp["notes"]:
+        for note in self.stamp["notes"] if notes else ():
             console.print(f"note: {note}", highlight=False, markup=False)
         return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 

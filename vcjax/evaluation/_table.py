@@ -27,7 +27,7 @@ def summary_table(report: "Report") -> "Table":
     contexts = report.contexts != ("",)
     table = Table(title=f"preset {report.preset.name} ({report.preset.source})", title_justify="left")
     for name in (*(["context"] if contexts else []), "metric", ""):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "metric")
     intervals = {(row.context, row.metric): row for row in report.intervals}
     sure = [f"{report.stamp['intervals']['level']:.0%} interval"] if intervals else []
     for name in ("value", *sure, "std", "min", "median", "max", "used", "perfect", "no skill"):
