@@ -14,17 +14,23 @@ def getkey():
     return lambda: next(keys)
 
 
+_SPREAD = ("test_laws.py", "test_de_laws.py")  # long, and with little in common from one metric to the next
+
+
 def pytest_collection_modifyitems(items):
-    """All laws of one metric run one after the other and in one process, which compiles the metric once."""
+    """What is compiled for one test serves its neighbours: a file runs in one process, and so do a metric's laws."""
     metric = lambda item: item.callspec.params.get("name") if hasattr(item, "callspec") else None
     laws = [item for item in items if item.path.name == "test_laws.py" and metric(item)]
     first = {}
     for item in laws:
         first.setdefault(metric(item), len(first))
-    rest = [item for item in items if item not in set(laws)]
-    items[:] = [*rest, *sorted(laws, key=lambda item: first[metric(item)])]
-    for item in laws:
         item.add_marker(pytest.mark.xdist_group(metric(item)))
+    rest = [item for item in items if item not in set(laws)]
+    for item in rest:
+        if item.path.name not in _SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    # Last come the many small groups, which fill the processes evenly.
+    items[:] = [*rest, *sorted(laws, key=lambda item: first[metric(item)])]
 
 
 # Hundreds of programs run once each, on tiny arrays: optimising them would take most of the time of these files.
@@ -38,6 +44,12 @@ _COMPILED_QUICKLY += (
     "test_weighted_metrics",
 )
 _COMPILED_QUICKLY += ("test_weights", "test_references", "test_weighted_metrics", "test_compare")
+_COMPILED_QUICKLY += (
+    "test_baselines_means",
+    "test_baselines_additive",
+    "test_baselines_oracles",
+    "test_baselines_files",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -163,7 +163,7 @@ def test_controls_and_calibrate_on_the_command_line(folder, tmp_path, capsys):
     real, pred = (str(folder / f"{name}.h5ad") for name in ("real", "pred"))
     assert main(["controls", "-ar", real, *COMMON, "--splits", "2"]) == 0
     alone = capsys.readouterr().out
-    assert "duplicate" in alone
+    assert "replicate" in alone
     assert "prediction" not in alone
     out = tmp_path / "out"
     assert main(["calibrate", "-ap", pred, "-ar", real, *COMMON, "--splits", "2", "-o", str(out), "--json"]) == 0

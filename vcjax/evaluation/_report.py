@@ -118,7 +118,7 @@ class Report:
         more = {"intervals": intervals} if intervals else {}
         return {"stamp": dict(self.stamp), "aggregates": aggregates, **more, "rows": rows}
 
-    def summary(self, width: int = 120) -> str:
+    def summary(self, width: int = 140) -> str:
         """A table of the statistics, as text."""
         from rich.console import Console
 

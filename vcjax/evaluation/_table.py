@@ -31,7 +31,7 @@ def summary_table(report: "Report") -> "Table":
     intervals = {(row.context, row.metric): row for row in report.intervals}
     sure = [f"{report.stamp['intervals']['level']:.0%} interval"] if intervals else []
     for name in ("value", *sure, "std", "min", "median", "max", "used", "perfect", "no skill"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name in ("value", *sure))
     for row in report.aggregates:
         metric = report.metrics[row.metric]
         anchors = [number(math.nan if x is None else x) for x in (metric.perfect, metric.no_skill)]
