@@ -1,0 +1,395 @@
+"""Baselines from files to files: what is held out, what the cells are, and which baseline is the one to beat."""
+
+import json
+
+import anndata as ad
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from screens import dense, refused
+
+from vcjax.baselines import Additive, MeanResponse, PertData
+from vcjax.cli import main
+from vcjax.evaluation import baseline_table, evaluate, fit_baseline, Reading
+from vcjax.evaluation._emitted import scattered
+from vcjax.io import log_normalised, read_screen, resolve_targets, simulate_screen, summarise
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_cache(tmp_path, monkeypatch):
+    import jax
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return simulate_screen(
+        perts=10, doubles=4, genes=60, cells_per_pert=16, control_cells=50, programs=2, depth=1500.0, seed=3
+    ).adata
+
+
+@pytest.fixture(scope="module")
+def folder(whole, tmp_path_factory):
+    """A training screen of all singles and a double, a test screen of the other doubles and one single."""
+    folder = tmp_path_factory.mktemp("baselines")
+    labels = whole.obs["target_gene"].astype(str)
+    names = sorted(set(labels) - {"non-targeting"})
+    test = [name for name in names if "+" in name][1:] + [names[0]]
+    control = labels == "non-targeting"
+    first = np.arange(len(labels)) % 2 == 0
+    for name, kept in (
+        ("test", labels.isin(test) | (control & first)),
+        ("train", ~labels.isin(test[:-1]) & ~(control & first)),
+    ):
+        rows = np.flatnonzero(kept.to_numpy())
+        cells = scipy.sparse.csr_matrix(whole.X)[rows]
+        ad.AnnData(cells, obs=pd.DataFrame(whole.obs).iloc[rows], var=pd.DataFrame(whole.var)).write_h5ad(
+            folder / f"{name}.h5ad"
+        )
+    return folder
+
+
+def effects(path, perts):
+    summary = summarise(read_screen(path), space="bulk_lognorm", noise=False)
+    rows = [summary.perts.index(pert) for pert in perts]
+    return summary, summary.mean[rows] - summary.control
+
+
+def test_what_is_predicted_is_left_out_of_the_fit(folder):
+    found = fit_baseline(folder / "train.h5ad", like=folder / "test.h5ad")
+    test = read_screen(folder / "test.h5ad")
+    assert set(found.screen.perts) == set(test.perts)
+    single = next(pert for pert in test.perts if "+" not in pert)
+    train = read_screen(folder / "train.h5ad")
+    rest = [pert for pert in train.perts if pert != single]
+    expected = effects(folder / "train.h5ad", rest)[1].mean(axis=0)
+    np.testing.assert_allclose(found.prediction.effect, np.tile(expected, (len(test.perts), 1)), atol=1e-10)
+    assert any(single in note and "left out" in note for note in found.notes)
+    assert found.prediction.fairness == "inductive"
+    np.testing.assert_array_equal(found.screen.cell_counts(), test.cell_counts())
+
+
+def test_a_profile_is_written_as_one_cell_that_scores_like_the_effects(folder, tmp_path):
+    found = fit_baseline(folder / "train.h5ad", baseline="additive", like=folder / "test.h5ad", emit="profile")
+    found.write(tmp_path / "pred.h5ad")
+    perts = found.screen.perts
+    summary, _ = effects(tmp_path / "pred.h5ad", perts)
+    order = [found.prediction.perts.index(pert) for pert in perts]
+    # Effects on logs do not keep the total: what is read is normalised again.
+    shares = np.expm1(np.maximum(np.asarray(found.prediction.profile)[order], 0))
+    expected = np.log1p(5e4 * shares / shares.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(summary.mean[[summary.perts.index(pert) for pert in perts]], expected, atol=1e-3)
+    report = evaluate(tmp_path / "pred.h5ad", folder / "test.h5ad", preset="v2", metrics=["expr_mse"])
+    truth, _ = effects(folder / "test.h5ad", perts)
+    values = [row.value for row in report.aggregates if row.metric == "expr_mse"]
+    real = truth.mean[[truth.perts.index(pert) for pert in perts]]
+    np.testing.assert_allclose(values, np.mean((expected - real) ** 2), rtol=1e-2)
+
+
+def test_tiled_cells_sum_to_the_profile_within_a_count(folder):
+    found = fit_baseline(folder / "train.h5ad", predict=("new",), emit="tile", cells=37)
+    cells = dense(found.screen.matrix)
+    mine = found.screen.codes == 0
+    assert mine.sum() == 37
+    np.testing.assert_array_equal(cells, np.rint(cells))
+    counts = np.expm1(np.asarray(found.prediction.profile[0]))
+    depth = np.median(cells[~mine].sum(axis=1))
+    expected = 37 * depth * counts / counts.sum()
+    assert np.abs(cells[mine].sum(axis=0) - expected).max() <= 1
+    assert np.ptp(cells[mine], axis=0).max() <= 1
+
+
+def test_dispersed_cells_are_control_cells_times_the_ratio(folder):
+    found = fit_baseline(folder / "train.h5ad", predict=("new",), cells=4000, seed=2)
+    screen = found.screen
+    cells, controls = dense(screen.matrix)[screen.codes == 0], dense(screen.matrix)[screen.codes == -1]
+    np.testing.assert_array_equal(cells, np.rint(cells))
+    profile, control = np.expm1(np.asarray(found.prediction.profile[0])), np.expm1(np.asarray(found.prediction.control))
+    expected = controls.mean(axis=0) * np.where(control > 0, profile / np.where(control > 0, control, 1), 0)
+    error = np.abs(cells.mean(axis=0) - expected) / (cells.std(axis=0) / np.sqrt(len(cells)) + 1e-9)
+    assert np.quantile(error, 0.9) < 3
+    assert np.all((cells.std(axis=0) > 0) | (controls.std(axis=0) == 0) | (expected < 0.01))
+    small = np.vstack([block.toarray() for _, block in screen.matrix.chunks(701)])
+    np.testing.assert_array_equal(small, dense(screen.matrix))
+    again = fit_baseline(folder / "train.h5ad", predict=("new",), cells=4000, seed=2).screen
+    np.testing.assert_array_equal(dense(again.matrix), dense(screen.matrix))
+
+
+def test_log_normalised_cells_stay_log_normalised(folder):
+    source = log_normalised(read_screen(folder / "train.h5ad"))
+    for emit in ("dispersed", "tile", "profile"):
+        found = fit_baseline(source, predict=("new",), emit=emit, cells=500)
+        cells = dense(found.screen.matrix)[found.screen.codes == 0]
+        assert found.screen.scale == "lognorm"
+        if emit != "dispersed":
+            np.testing.assert_allclose(cells, np.tile(found.prediction.profile[0], (len(cells), 1)), rtol=1e-6)
+        else:
+            control = np.asarray(found.prediction.control)
+            moved = cells.mean(axis=0) - dense(found.screen.matrix)[found.screen.codes == -1].mean(axis=0)
+            effect = np.asarray(found.prediction.effect[0])
+            assert np.corrcoef(moved[control > 0.2], effect[control > 0.2])[0, 1] > 0.5
+
+
+def test_uniform_numbers_do_not_depend_on_blocks():
+    u = scattered(np.arange(100_000, dtype=np.uint64), 3)
+    assert u.min() >= 0
+    assert u.max() < 1
+    np.testing.assert_allclose(np.histogram(u, 10, (0, 1))[0] / 1e5, 0.1, atol=0.005)
+    assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 0.02
+    np.testing.assert_array_equal(scattered(np.array([7, 99], np.uint64), 3), u[[7, 99]])
+    assert not np.array_equal(scattered(np.arange(10, dtype=np.uint64), 4), u[:10])
+
+
+def test_provenance_is_written_and_nothing_is_overwritten(folder, tmp_path):
+    path = tmp_path / "pred.h5ad"
+    found = fit_baseline(
+        folder / "train.h5ad", baseline="additive", options={"space": "counts"}, like=folder / "test.h5ad"
+    )
+    found.write(path)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "xla"] == ["pred.h5ad"]
+    adata = ad.read_h5ad(path)
+    about = adata.uns["vcjax_baseline"]
+    assert (about["baseline"], about["fairness"], about["emit"]) == ("additive", "inductive", "dispersed")
+    assert json.loads(about["settings"]) == {"space": "counts", "pseudocount": 0.0}
+    assert json.loads(about["versions"])["vcjax"]
+    covered = dict(zip(about["perts"], about["covered"], strict=True))
+    assert covered == dict(found.covered)
+    assert not covered[next(pert for pert in covered if "+" not in pert)]
+    cells = pd.DataFrame(adata.obs)
+    assert all(
+        covered.get(label, True) == value for label, value in zip(cells["target_gene"], cells["covered"], strict=True)
+    )
+    with refused("exists", "force"):
+        found.write(path)
+    found.write(path, force=True)
+
+
+def test_held_out_labels_must_be_there_and_something_must_be_left(folder):
+    train = read_screen(folder / "train.h5ad")
+    found = fit_baseline(train, held_out=train.perts[:2], baseline=MeanResponse())
+    assert found.screen.perts == train.perts[:2]
+    with refused("nobody", "--perts"):
+        fit_baseline(train, held_out=("nobody",))
+    with refused("nothing to predict"):
+        fit_baseline(train)
+    with refused("left to fit"):
+        fit_baseline(train, held_out=train.perts[:-1])
+    with refused("'additive'", "--list"):
+        fit_baseline(train, predict=("x",), baseline="additve")
+    with refused("scale", "--list"):
+        fit_baseline(train, predict=("x",), options={"slope": 1})
+    with refused("external"):
+        fit_baseline(train, predict=("x",), baseline="cross_context_mean")
+
+
+@pytest.mark.parametrize("baseline", ["sparse_mean", "metadata_neighbour", "crispr_mean", "gene_permuted:additive"])
+def test_what_some_baselines_need_comes_with_the_screen(folder, baseline):
+    found = fit_baseline(folder / "train.h5ad", baseline=baseline, like=folder / "test.h5ad", emit="profile")
+    assert np.isfinite(np.asarray(found.prediction.effect)).all()
+    if baseline == "metadata_neighbour":
+        assert all(found.covered.values())
+        assert found.prediction.fairness == "transductive"
+
+
+def test_contexts_of_a_screen_and_of_others(whole, tmp_path):
+    adata = whole.copy()
+    adata.obs["line"] = np.where(np.arange(adata.n_obs) % 2, "one", "two")
+    reading, path = Reading(context_col="line"), tmp_path / "lines.h5ad"
+    adata.write_h5ad(path)
+    perts = read_screen(path).perts[:3]
+    with refused("context"):
+        fit_baseline(path, held_out=perts, reading=reading)
+    options = {"baseline": "cross_context_mean", "external": [path], "reading": reading, "context": "one"}
+    found = fit_baseline(path, held_out=perts, **options)
+    screen = read_screen(path, context_col="line")
+    total = summarise(screen, space="bulk_lognorm", context="two", noise=False)
+    expected = total.mean[[total.perts.index(pert) for pert in perts]] - total.control
+    np.testing.assert_allclose(found.prediction.effect, expected, atol=1e-10)
+    found.write(tmp_path / "pred.h5ad")
+    assert set(ad.read_h5ad(tmp_path / "pred.h5ad").obs["line"]) == {"one"}
+
+
+@pytest.fixture(scope="module")
+def table(whole):
+    return baseline_table(
+        whole, metrics=("expr_mse", "pds_l1", "delta_pearson"), folds=4, samples=200, seed=1, progress=None
+    )
+
+
+class TestTable:
+    def test_held_out_values_are_those_of_refits(self, whole, table):
+        screen = read_screen(whole)
+        summary = summarise(screen, space="bulk_lognorm", noise=False)
+        data = PertData(
+            jnp.asarray(summary.mean - summary.control),
+            jnp.asarray(summary.control),
+            targets=jnp.asarray(resolve_targets(screen.perts, screen.genes)),
+            perts=summary.perts,
+            genes=summary.genes,
+        )
+        errors = []
+        for part in np.array_split(np.random.default_rng(1).permutation(len(data.perts)), 4):
+            hidden = [data.perts[i] for i in part]
+            rest = data.take([pert for pert in data.perts if pert not in hidden])
+            pred = np.asarray(Additive().fit(rest).predict(hidden).effect)
+            errors += list(np.mean((pred - np.asarray(data.effects)[part]) ** 2, axis=1))
+        row = table.row("additive", "expr_mse")
+        np.testing.assert_allclose(row.value, np.mean(errors), rtol=1e-9)
+        assert row.low < row.value < row.high
+        assert 0 < row.covered < len(table.perts)
+
+    def test_covered_ones_are_scored_beside_the_mean(self, table):
+        row, mean = table.row("additive", "expr_mse"), table.row("mean", "expr_mse")
+        assert mean.covered_value == mean.mean_on_covered
+        assert abs(mean.covered_value - mean.value) < 1e-12
+        assert mean.gain == 0
+        np.testing.assert_allclose(row.gain, mean.value - row.value, rtol=1e-9)
+        # Where it is not covered it predicts the mean response: all of the difference is on covered ones.
+        share = row.covered / len(table.perts)
+        np.testing.assert_allclose(row.gain, share * (row.mean_on_covered - row.covered_value), rtol=1e-6)
+
+    def test_only_competitors_are_ranked(self, table):
+        best = table.best()
+        assert set(best) == {"expr_mse", "pds_l1", "delta_pearson"}
+        for metric, name in best.items():
+            assert table.row(name, metric).role == "competitor"
+        roles = {row.baseline: row.role for row in table.rows if row.against == "all"}
+        assert roles["best_linear_span"] == roles["oracle_scaled"] == "oracle"
+        assert roles["wrong_target"] == roles["metadata_neighbour"] == "null"
+
+    def test_a_perfect_bound_and_controls_are_in_order(self, table):
+        value = lambda name: table.row(name, "expr_mse").value
+        assert value("best_linear_span") < min(value("mean"), value("additive"), value("generic_response"))
+        assert value("mean") < value("control")
+        # One answer for all of a fold tells none of its perturbations apart.
+        for name in ("control", "mean", "generic_response"):
+            assert abs(table.row(name, "pds_l1").value - 0.5) < 1e-12
+        duplicate = table.row("technical_duplicate", "pds_l1", "half")
+        assert duplicate.value > 0.6
+        assert duplicate.role == "oracle"
+        half = lambda name: table.row(name, "expr_mse", "half").value
+        assert half("empirical_bayes_duplicate") < half("mean")
+        # A zero effect is correlated with nothing.
+        assert table.row("control", "delta_pearson").status == "constant_prediction"
+
+    def test_what_could_not_be_fitted_says_why(self, table):
+        assert "context" in table.skipped["cross_context_mean"]
+        assert "baseline" in table.skipped["permuted_labels"]
+
+    def test_it_is_told_as_text_and_as_plain_values(self, table):
+        text = table.summary()
+        assert "the one to beat" in text
+        assert "technical_duplicate (half)" in text
+        frame = table.to_pandas()
+        assert set(frame["metric"]) == {"expr_mse", "pds_l1", "delta_pearson"}
+        json.dumps(table.to_dict(), allow_nan=False)
+
+    def test_leave_one_out_and_doubles_only(self, whole):
+        doubles = [label for label in read_screen(whole).perts if "+" in label]
+        found = baseline_table(
+            whole,
+            baselines=["additive", "additive_ridge", "matching_mean", Additive(space="ratio", pseudocount=1.0)],
+            metrics=("expr_mse",),
+            folds="loo",
+            held_out=doubles,
+            duplicates=False,
+            samples=50,
+        )
+        assert found.perts == tuple(doubles)
+        assert {row.covered for row in found.rows} == {4}
+        assert {row.baseline for row in found.rows} == {"mean", "additive", "additive_ridge", "matching_mean"}
+        folds = baseline_table(
+            whole,
+            baselines=["matching_mean"],
+            metrics=("expr_mse",),
+            folds=4,
+            held_out=doubles,
+            duplicates=False,
+            samples=50,
+        )
+        one, other = (x.row("matching_mean", "expr_mse").value for x in (found, folds))
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+    def test_what_cannot_be_scored_is_refused(self, whole):
+        with refused("vcjax run"):
+            baseline_table(whole, metrics=("de_wilcoxon_overlap",))
+        with refused("'expr_mse'"):
+            baseline_table(whole, metrics=("expr_msee",))
+        with refused("'mean'"):
+            baseline_table(whole, baselines=["meen"], metrics=("expr_mse",))
+        with refused("nobody"):
+            baseline_table(whole, held_out=["nobody"])
+
+
+class TestCommands:
+    def test_fit_writes_what_run_evaluates(self, folder, tmp_path, capsys):
+        out = tmp_path / "pred.h5ad"
+        train, test = str(folder / "train.h5ad"), str(folder / "test.h5ad")
+        command = ["baseline", "fit", train, "--baseline", "additive", "--like", test, "-o", str(out)]
+        assert main([*command, "--option", "space=counts"]) == 0
+        told = capsys.readouterr().out
+        assert "3 of 4 are covered" in told
+        assert str(out) in told
+        run = ["run", "-ap", str(out), "-ar", test, "-o", str(tmp_path / "run"), "--preset", "v2"]
+        assert main([*run, "--metrics", "expr_mse,pds_l1", "--quiet"]) == 0
+        assert main(command) == 2
+        assert "--force" in capsys.readouterr().err
+        assert main([*command[:-1], train, "--force"]) == 2
+        assert "over an input" in capsys.readouterr().err
+        assert main([*command, "--force", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["baseline"] == "additive"
+
+    def test_labels_are_names_or_lines(self, folder, tmp_path):
+        names = tmp_path / "labels.txt"
+        names.write_text("new one\nother\n\n")
+        out = tmp_path / "pred.h5ad"
+        command = ["baseline", "fit", str(folder / "train.h5ad"), "-o", str(out), "--emit", "profile", "--quiet"]
+        assert main([*command, "--perts", str(names)]) == 0
+        assert set(ad.read_h5ad(out).obs["target_gene"]) == {"new one", "other", "non-targeting"}
+        assert main([*command, "--perts", "a,b", "--force"]) == 0
+        assert set(ad.read_h5ad(out).obs["target_gene"]) == {"a", "b", "non-targeting"}
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            ([], "nothing to predict"),
+            (["--perts", "x", "--baseline", "meen"], "'mean'"),
+            (["--perts", "x", "--option", "scale"], "key=value"),
+            (["--held-out", "nobody"], "nobody"),
+        ],
+    )
+    def test_mistakes_are_refused_and_nothing_is_written(self, folder, tmp_path, capsys, flags, words):
+        out = tmp_path / "pred.h5ad"
+        assert main(["baseline", "fit", str(folder / "train.h5ad"), "-o", str(out), *flags]) == 2
+        assert words in capsys.readouterr().err
+        assert not out.exists()
+
+    def test_the_list(self, capsys):
+        assert main(["baseline", "--list"]) == 0
+        printed = capsys.readouterr().out
+        for word in ("additive", "cell-eval2", "oracle", "combinations"):
+            assert word in printed
+        assert main(["baseline", "list", "--json"]) == 0
+        assert any(row["name"] == "matching_mean" for row in json.loads(capsys.readouterr().out))
+
+    def test_the_table(self, folder, tmp_path, capsys):
+        out = tmp_path / "table.csv"
+        command = ["baseline", "table", str(folder / "train.h5ad"), "--metrics", "expr_mse", "--folds", "3"]
+        command += ["--baselines", "crispr_mean,control", "--samples", "50", "--no-duplicates"]
+        assert main([*command, "-o", str(out)]) == 0
+        assert "crispr_mean" in capsys.readouterr().out
+        assert set(pd.read_csv(out)["baseline"]) == {"mean", "crispr_mean", "control"}
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["folds"] == 3
+        assert main([*command, "-o", str(out)]) == 2
+        assert main([*command, "--folds", "many"]) == 2
+        assert "loo" in capsys.readouterr().err

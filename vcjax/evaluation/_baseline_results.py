@@ -1,0 +1,159 @@
+"""The table of baselines: rows, text, and plain values."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping
+from typing import Any, TYPE_CHECKING
+
+from ._table import _ARROWS, number
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_ORDER = ("competitor", "null", "oracle")
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineRow:
+    """One baseline on one metric.
+
+    **Fields:**
+
+    - `role`: `competitor`, `null` or `oracle`; `fairness`: what it was allowed to see.
+    - `value`, `low`, `high`: the mean over the held-out perturbations with its interval; of a metric of the panel its
+        one number, with that of the jackknife. `used`: perturbations with a value.
+    - `covered`: perturbations of which the baseline had something specific to say; `covered_value`: the mean over
+        these; `mean_on_covered`: what the mean response scores on the same ones.
+    - `gain`, `gain_low`, `gain_high`: how much better than the mean response on the same perturbations, positive for
+        better whatever the metric's direction.
+    - `best`: whether it has the best value of all competitors. `status`: `ok`, or why there is no value.
+    - `against`: `all` cells of the held-out perturbations, or `half` of them (duplicates).
+    """
+
+    baseline: str
+    role: str
+    fairness: str
+    metric: str
+    higher_is_better: bool | None
+    value: float
+    low: float
+    high: float
+    used: int = 0
+    covered: int = 0
+    covered_value: float = math.nan
+    mean_on_covered: float = math.nan
+    gain: float = math.nan
+    gain_low: float = math.nan
+    gain_high: float = math.nan
+    best: bool = False
+    status: str = "ok"
+    against: str = "all"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BaselineTable:
+    """All baselines on held-out perturbations of one screen.
+
+    **Fields:** `rows`; `skipped`: baselines that could not be fitted, with the reason; `source`, the screen; `perts`,
+    the held-out perturbations; `folds`, `space`, `level`, `samples`, `seed`: how it was made; `notes`.
+    """
+
+    rows: tuple[BaselineRow, ...]
+    skipped: Mapping[str, str]
+    source: str
+    perts: tuple[str, ...]
+    folds: int | str
+    space: str
+    level: float
+    samples: int
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics, in order."""
+        return tuple(dict.fromkeys(row.metric for row in self.rows))
+
+    def row(self, baseline: str, metric: str, against: str = "all") -> BaselineRow:
+        """One row.
+
+        **Raises:** `KeyError` where there is none.
+        """
+        for row in self.rows:
+            if (row.baseline, row.metric, row.against) == (baseline, metric, against):
+                return row
+        raise KeyError(f"There is no row of {baseline!r} on {metric!r} against {against} cells.")
+
+    def best(self) -> dict[str, str]:
+        """The competitor to beat on each metric that has a good direction."""
+        return {row.metric: row.baseline for row in self.rows if row.best}
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row a baseline and metric."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(row) for row in self.rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python, ready for `json.dump`; undefined numbers are `None`."""
+        tidy = lambda x: None if isinstance(x, float) and not math.isfinite(x) else x
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain["rows"] = [{key: tidy(x) for key, x in dataclasses.asdict(row).items()} for row in self.rows]
+        return {**plain, "skipped": dict(self.skipped), "best": self.best()}
+
+    def summary(self, width: int = 180) -> str:
+        """The table as text, one block a metric, with how to read it."""
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=width, force_terminal=False)
+        for metric in self.metrics:
+            console.print(self._block(metric))
+        for line in self._reading():
+            console.print(line, highlight=False, markup=False)
+        return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _block(self, metric: str) -> "Table":
+        from rich.table import Table
+
+        rows = [row for row in self.rows if row.metric == metric]
+        better = rows[0].higher_is_better
+        table = Table(title=f"{metric} {_ARROWS[better]}".strip(), title_justify="left")
+        table.add_column("baseline", no_wrap=True)
+        table.add_column("role")
+        level = f"{100 * self.level:g} % interval"
+        for name in ("value", level, "better than mean by", level, "covered", "on covered", "mean there"):
+            table.add_column(name, justify="right", no_wrap=True)
+        sign = -1.0 if better else 1.0
+        place = lambda row: math.inf if math.isnan(row.value) else sign * row.value
+        key = lambda row: (_ORDER.index(row.role), row.against, place(row))
+        for row in sorted(rows, key=key):
+            half = " (half)" if row.against == "half" else ""
+            table.add_row(
+                *(f"{row.baseline}{half}{' *' if row.best else ''}", row.role),
+                number(row.value) if row.status == "ok" else row.status,
+                _bounds(row.low, row.high),
+                *(number(row.gain), _bounds(row.gain_low, row.gain_high)),
+                *(f"{row.covered}/{len(self.perts)}", number(row.covered_value), number(row.mean_on_covered)),
+            )
+        return table
+
+    def _reading(self) -> tuple[str, ...]:
+        folds = "each from all others" if self.folds == "loo" else f"{self.folds} folds"
+        lines = [
+            f"{len(self.perts)} held-out perturbations of {self.source}: {folds}, seed {self.seed}; {self.space}.",
+            f"Intervals: bootstrap over perturbations, {self.samples} samples. * is the one to beat.",
+            "Nulls and oracles are not ranked; an oracle has seen cells of what it predicts.",
+            "(half): scored against half of the cells of each perturbation; by the other half, or the mean of others.",
+        ]
+        if self.folds == "loo":
+            lines.append(
+                "Ranks are among perturbations that the prediction was fitted to: a mean scores below one half."
+            )
+        return (*lines, *(f"not fitted: {name}: {why}" for name, why in self.skipped.items()))
+
+
+def _bounds(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else f"{number(low)} to {number(high)}"
