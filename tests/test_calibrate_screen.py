@@ -174,6 +174,21 @@ def test_controls_and_calibrate_on_the_command_line(folder, tmp_path, capsys):
     assert main(["controls", "-ar", real, "--splits", "0"]) == 2
 
 
+def test_a_page_is_written_and_never_over_another_file(folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    sides = ["-ap", str(folder / "pred.h5ad"), "-ar", str(folder / "real.h5ad")]
+    page = tmp_path / "page.html"
+    command = ["run", *sides, *COMMON, "--controls", "1", "-o", str(tmp_path / "out"), "--html", str(page), "--quiet"]
+    assert main(command) == 0
+    text = page.read_text()
+    for word in ("Where the model lies", "Size of the effects", f"{SIZES['genes']} genes", "separates a replicate"):
+        assert word in text
+    before = page.stat().st_mtime_ns
+    assert main(["calibrate", *sides, *COMMON, "--splits", "1", "--html", str(page)]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert page.stat().st_mtime_ns == before
+
+
 def test_run_takes_controls_and_intervals(folder, tmp_path, capsys):
     paths = ["-ap", str(folder / "pred.h5ad"), "-ar", str(folder / "real.h5ad"), "-o", str(tmp_path / "out")]
     assert main(["run", *paths, *COMMON, "--controls", "1", "--ci", "50"]) == 0

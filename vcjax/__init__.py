@@ -16,6 +16,7 @@ if _TYPE_CHECKING:
         losses as losses,
         metrics as metrics,
         references as references,
+        report as report,
         scores as scores,
         weights as weights,
     )
@@ -40,7 +41,7 @@ __getattr__, __dir__ = _attach(
     __name__,
     {
         **dict.fromkeys(("baselines", "calibration", "comparison", "de", "io", "losses", "metrics"), ""),
-        **dict.fromkeys(("references", "scores", "weights"), ""),
+        **dict.fromkeys(("references", "report", "scores", "weights"), ""),
         **dict.fromkeys(("Gauss", "Laplace", "Logistic", "Matern32"), "._kernels"),
         **dict.fromkeys(("effects_as_profiles", "Profiles"), "._profiles"),
         **dict.fromkeys(

@@ -28,8 +28,6 @@ def write_page(args: argparse.Namespace, *, report: Any = None, calibration: Any
         return
     from ..report import write_html
 
-    found = {} if calibration is None else {context: calibration.of(context) for context in calibration.contexts}
-    details = {} if report is None else {"curves": report.curves, "difficulty": report.difficulty}
-    write_html(args.html, report=report, calibrations=found or None, **details, force=args.force)
+    write_html(args.html, report=report, calibrations=calibration, force=args.force)
     if not (args.quiet or args.json):
         print(f"Wrote {args.html}")

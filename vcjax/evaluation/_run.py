@@ -205,6 +205,7 @@ def _stamp(plan: Plan, errors: dict[str, str], fingerprints: dict[str, Any]) -> 
         "dtype": plan.dtype,
         "preset": plan.selection.preset.name,
         "source": plan.selection.preset.source,
+        "genes": plan.shape[1],
         "settings": settings,
         "digest": digest(settings),
         "inputs": {**plan.sides.inputs, **({} if plan.tables is None else plan.tables.files)},
