@@ -189,7 +189,8 @@ def test_weights_of_scperteval_test_a_half_against_the_whole_of_the_others():
     ours = weights.SCPERTEVAL(moments_of(halves), pool=moments_of(whole)).values
     for p, half in enumerate(halves):
         rest = np.concatenate(whole[:p] + whole[p + 1 :])
-        t = np.abs(half.mean(0) - rest.mean(0)) / np.sqrt((half.var(0, ddof=1) + rest.var(0, ddof=1)) / len(half))
+        error = half.var(0, ddof=1) / len(half) + rest.var(0, ddof=1) / len(rest)
+        t = np.abs(half.mean(0) - rest.mean(0)) / np.sqrt(error)
         close(ours[p], ((t - t.min()) / (t.max() - t.min())) ** 2, 1e-12)
     close(weights.SCPERTEVAL.from_scores(np.full((1, 4), 2.0)).values, 1, 0)
 

@@ -20,8 +20,12 @@ def crossfit(
 ) -> tuple[Weights, Weights]:
     r"""`(for the first half as the truth, for the second half)`: each made of the cells of the other half.
 
-    A gene that looks changed in one half by chance has no larger weight where that half is the truth, so that a
-    technical duplicate and a model are charged for the same noise. Score each half with its weights and average.
+    A gene that looks changed in one half by chance has no larger weight where that half is the truth. Score a model
+    against each half with its weights, and average.
+
+    A technical duplicate is another matter: it *is* the other half, so that genes in which it is off by chance have
+    the larger weights, and its score suffers for it. Weigh duplicates with the cells of the truth itself, which
+    neither they nor a model have seen, or with a third part of the cells.
 
     **Arguments:**
 

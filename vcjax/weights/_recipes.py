@@ -16,9 +16,10 @@ MILLER = WeightRecipe("miller", least_cells=4, to="none", fallback="nan", cells=
 """Miller et al. 2025: the same of the half of the cells that serves as the truth, for perturbations of four cells and
 more; equal scores have no weights."""
 
-SCPERTEVAL = WeightRecipe("scperteval", to="none", cells="first half")
-"""scPertEval 0.2: the same of the half that serves as the truth against the others' cells (`pool=` their whole, of
-which it draws 8,192), with equal weights where there are none. Its exponents are 1, 2 and 4."""
+SCPERTEVAL = WeightRecipe("scperteval", statistic="welch", to="none", cells="first half")
+"""scPertEval 0.2.0: Welch's t, its default test, of the half that serves as the truth against the others' cells
+(`pool=` their whole, of which it draws 8,192); min-max, squared, with equal weights where there are none. Its exponents
+are 1, 2 and 4."""
 
 SBB = WeightRecipe("sbb", scale="max", exponent=None, target_neff=20.0, to="max")
 """SBB: |t| over its maximum, raised to the power at which 20 genes are effective; ones where all scores are 0."""
@@ -45,7 +46,8 @@ VCPI_POOLED = dataclasses.replace(VCPI, name="vcpi_pooled", variance="total")
 
 CALIBRATED = dataclasses.replace(MEJIA, name="calibrated", target_masked=True, to="sum1", fallback="uniform")
 """This library's choice: Mejia's without the target gene, whose statistic would otherwise set the scale of all others
-and often leaves one effective gene. Give it the other half of the cells (`crossfit`)."""
+and often leaves one effective gene. Give it the other half of the cells to score a model (`crossfit`), those of the
+truth to score controls."""
 
 RECIPES: Mapping[str, WeightRecipe] = {
     recipe.name: recipe for recipe in (MEJIA, MILLER, SCPERTEVAL, SBB, ECHOES, VCPI, VCPI_POOLED, CALIBRATED)
