@@ -34,22 +34,15 @@ def pytest_collection_modifyitems(items):
 
 
 # Hundreds of programs run once each, on tiny arrays: optimising them would take most of the time of these files.
-_COMPILED_QUICKLY = ("test_laws", "test_de_laws", "test_de_metrics", "test_moments", "test_significance", "test_adjust")
-_COMPILED_QUICKLY += ("test_soft_ranksum", "test_losses", "test_metrics", "test_pseudobulk", "test_energy")
-_COMPILED_QUICKLY += (
-    "test_controls",
-    "test_calibration",
-    "test_strata",
-    "test_target_metrics",
-    "test_weighted_metrics",
-)
-_COMPILED_QUICKLY += ("test_weights", "test_references", "test_weighted_metrics", "test_compare")
-_COMPILED_QUICKLY += (
-    "test_baselines_means",
-    "test_baselines_additive",
-    "test_baselines_oracles",
-    "test_baselines_files",
-)
+_COMPILED_QUICKLY = {
+    *("test_laws", "test_de_laws", "test_de_metrics", "test_moments", "test_significance", "test_adjust"),
+    *("test_soft_ranksum", "test_losses", "test_metrics", "test_pseudobulk", "test_energy", "test_controls"),
+    *("test_calibration", "test_strata", "test_target_metrics", "test_weighted_metrics", "test_weights"),
+    *("test_references", "test_compare", "test_calibrated", "test_calibrate_screen", "test_intervals"),
+    *("test_baselines_means", "test_baselines_additive", "test_baselines_oracles", "test_baselines_files"),
+    *("test_neighbours", "test_pca_ridge", "test_linear_baselines", "test_transfer_rules", "test_knowledge"),
+    *("test_krr", "test_relatedness", "test_gp", "test_neural_baselines"),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -288,7 +288,8 @@ def test_evaluations_of_one_screen_and_of_two(tmp_path):
         return adata
 
     near, far = (
-        vcjax.evaluate(predicted(noise, seed), real, preset="v2", profile="anndata") for noise, seed in ((0.05, 3), (0.9, 4))
+        vcjax.evaluate(predicted(noise, seed), real, preset="v2", profile="anndata")
+        for noise, seed in ((0.05, 3), (0.9, 4))
     )
     found = compare(near, far, **FAST, names=("near", "far"))
     assert not found.notes  # the stamps name the screen

@@ -8,7 +8,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import _additive, _context_means, _crispr, _means, _nulls, _oracles
+from . import (
+    _additive,
+    _context_means,
+    _crispr,
+    _embedding_ridge,
+    _gp,
+    _kernel_ridge,
+    _means,
+    _neighbours,
+    _neural,
+    _nulls,
+    _oracles,
+    _pca_ridge,
+    _random_features,
+    _reduced_rank,
+    _ref_regress,
+    _transfer_learnt,
+    _transfer_models,
+)
 from ._interface import Baseline, PertData
 from ._members import members
 
@@ -29,6 +47,31 @@ _CLASSES: tuple[type[Baseline], ...] = (
     _additive.Additive,
     _additive.AdditiveRidge,
     _additive.MatchingMean,
+    _neighbours.Neighbours,
+    _kernel_ridge.KernelRidge,
+    _gp.GaussianProcess,
+    _embedding_ridge.EmbeddingRidge,
+    _pca_ridge.PCARidge,
+    _reduced_rank.ReducedRank,
+    _ref_regress.ReferenceRegression,
+    _transfer_models.DirectTransfer,
+    _transfer_models.MeanTransfer,
+    _transfer_models.MedianTransfer,
+    _transfer_models.WeightedTransfer,
+    _transfer_models.NormRestoredTransfer,
+    _transfer_models.AgreementTransfer,
+    _transfer_models.CompressedTransfer,
+    _transfer_learnt.ScaledTransfer,
+    _transfer_learnt.GeneScaledTransfer,
+    _transfer_learnt.SpecificTransfer,
+    _transfer_learnt.StackedTransfer,
+    _neural.LinearAdditive,
+    _neural.LatentAdditive,
+    _neural.EmbedSum,
+    _neural.DecoderOnly,
+    _neural.FeatureMLP,
+    _random_features.RandomRidge,
+    _random_features.Permuted,
     _nulls.WrongTarget,
     _nulls.MetadataNeighbour,
     _nulls.PermutedLabels,
@@ -43,7 +86,12 @@ _CLASSES: tuple[type[Baseline], ...] = (
 BASELINES: Mapping[str, type[Baseline]] = MappingProxyType({one.name: one for one in _CLASSES})
 """Every baseline by name."""
 
-NULLS = frozenset(("wrong_target", "metadata_neighbour", "permuted_labels", "gene_permuted"))
+NULLS = frozenset(
+    (
+        *("wrong_target", "metadata_neighbour", "permuted_labels", "gene_permuted"),
+        *("random_features", "permuted_features"),
+    )
+)
 """Baselines that know nothing, or only what should not matter: a model must beat them, and none is worth choosing."""
 
 _MISSING = {

@@ -48,7 +48,9 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = lambda name, text: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     run_flags(add("run", "Score a prediction against the measured screen and write the results."))
-    _baseline_flags(add("baseline", "Make the baseline of a measured screen and write what it scores, or its cells."))
+    _baseline_flags(
+        add("baseline", "Make the peers' baseline of a screen. `baseline fit | table | --list`: all simple models.")
+    )
     add_baseline_commands(add, reading_flags, machine_flags, talk_flags)
     _score_flags(add("score", "Score the aggregates of a prediction against those of a baseline."))
     controls_flags(add("controls", "Score controls of a measured screen: what each metric is worth on it."), pred=False)
