@@ -49,8 +49,9 @@ fold, copied ones by the mean of their own line. Pseudo-effects: the gene in pla
 1 - (r - 1/2)/2000 of the normal distribution, all others 0. `plain` has correlations of centred effects and a ridge of
 0.3, nothing tuned; `default` drops each perturbation's own target and has a ridge of 1. Tuned models start from a ridge
 of 0.3, or from a mixture of correlations and their sharpened form; the hyper-parameters for one half of the folds are
-chosen by L-BFGS on the leave-one-out predictions of the perturbations in the other half, and the mean of the two is
-listed. `difference`: from `plain`, over the same perturbations.
+chosen by gradient (L-BFGS for the cosine, Adam for the rank) on the leave-one-out predictions of those in the other
+half, and the mean of the two is listed. `difference`: from `plain`, over the same perturbations. Seconds include
+compilation.
 """
 _ABOUT_DOUBLES = """
 Effects of double perturbations, predicted from the single ones; log-normalised profiles. `mean` is the mean effect of
@@ -176,7 +177,7 @@ class Direction:
     def _tuned(self, start, metric, external, over, steps):
         began = time.perf_counter()
         # For either half of the folds, hyper-parameters that were chosen on the perturbations of the other.
-        models = tuple(
+        models: Any = tuple(
             tune(start, self.half(first), metric, external=external, over=over, steps=steps).baseline
             for first in (False, True)
         )
@@ -360,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the data sets")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
-    parser.add_argument("--steps", type=int, default=12, help="of L-BFGS, at most")
+    parser.add_argument("--steps", type=int, default=40, help="of L-BFGS, at most, or of Adam")
     parser.add_argument("--perts", type=int, default=585, help="perturbations of the first data set")
     parser.add_argument("--only", choices=list(FILES), nargs="+", default=list(FILES))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)

@@ -1,5 +1,7 @@
 """Kernel ridge regression in closed form, against refits one by one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,8 @@ def test_predictions_solve_the_linear_system(intercept):
 
 
 def test_predictions_are_those_of_scikit_learn_on_centred_effects():
-    theirs = SklearnKernelRidge(alpha=RIDGE, kernel="precomputed").fit(K, Y - Y.mean(axis=0))
+    ridge: Any = RIDGE
+    theirs = SklearnKernelRidge(alpha=ridge, kernel="precomputed").fit(K, Y - Y.mean(axis=0))
     ours = krr(K, CROSS, Y, np.log(RIDGE)).effect
     np.testing.assert_allclose(ours, theirs.predict(CROSS) + Y.mean(axis=0), rtol=0, atol=1e-12)
 

@@ -61,8 +61,8 @@ def test_relatedness_transfer_reaches_the_recorded_numbers(lines, source, target
     (effects,) = rotated(made[target])
     data = PertData(jnp.asarray(effects), jnp.zeros(effects.shape[1]), perts=perts)
     folds = np.random.default_rng(0).permutation(len(perts)) % 10
-    for options in ({"drop": "none"}, {}):
-        model = KernelRidge(np.log(0.3), **options)
+    for drop in ("none", "own"):
+        model = KernelRidge(np.log(0.3), drop=drop)
         pred = model.fit(data, external=[other]).leave_group_out(folds).effect
         others = (~same_group(folds, len(perts))).astype(float)
         means = others @ effects / others.sum(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
 """Kernel ridge regression with relatedness transfer: other screens tell which perturbations resemble each other."""
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ class FittedKernelRidge(FittedToData):
         options = {"coverage": coverage, "intercept": self.model.intercept}
         return jackknife_bands(self.inverse, self.cross(perts), self.data.effects, **options)
 
-    def _provenance(self) -> dict[str, str | tuple[str, ...]]:
+    def _provenance(self) -> dict[str, Any]:
         model = self.model
         contexts = tuple(source.context for source in self.sources)
         return {"sources": contexts, "kind": model.kind, "drop": model.drop, "intercept": model.intercept}

@@ -1,7 +1,7 @@
 """The score of leave-one-out predictions as a function of a baseline's hyper-parameters."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -45,6 +45,11 @@ class Problem(eqx.Module):
         """-1 for a metric of which more is better."""
         return -1 if isinstance(self.metric, Metric) and self.metric.higher_is_better else 1
 
+    @property
+    def optimiser(self) -> Literal["lbfgs", "adam"]:
+        """Adam where the score is smooth but its slope is not that of its value, see `Relaxation`."""
+        return "adam" if isinstance(self.metric, Metric) and self.metric.differentiable == "relaxed" else "lbfgs"
+
     def loss(self, baseline: Baseline) -> tuple[Float[Array, ""], Scores]:
         """What is to be minimised, and the scores in the metric's own direction."""
         fitted = baseline.fit(self.data, external=self.external, key=self.key)
@@ -81,11 +86,11 @@ def problem_of(
     if isinstance(metric, Metric):
         as_loss(metric)  # refuses diagnostics
     prepare = getattr(baseline, "prepare", None)
-    external = tuple(external) if prepare is None else prepare(external)
+    external = external if prepare is None else prepare(external)
     labels = None if groups is None else tuple(np.asarray(groups).tolist())
     relax = Relaxation(0.1) if relax is None else relax
     array = lambda x: None if x is None else jnp.asarray(x)
-    return Problem(data, external, metric, relax, array(weights), array(where), key, labels)
+    return Problem(data, tuple(external), metric, relax, array(weights), array(where), key, labels)
 
 
 def left_out(fitted: Fitted, groups: tuple[Any, ...] | None, name: str):

@@ -1,7 +1,7 @@
 """Hyper-parameters of a baseline chosen by gradient, on leave-one-out predictions, for the metric that is scored."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -16,7 +16,10 @@ from ._interface import Baseline, PertData
 from ._objective import Objective, problem_of, Scores
 
 
-class Tuned(eqx.Module):
+B = TypeVar("B", bound=Baseline)
+
+
+class Tuned(eqx.Module, Generic[B]):
     """A baseline with hyper-parameters chosen by gradient, and how they were come by.
 
     **Fields:**
@@ -27,27 +30,27 @@ class Tuned(eqx.Module):
     - `history`: the same before every step. `losses`: what was minimised.
     """
 
-    baseline: Baseline
+    baseline: B
     before: Scores
     after: Scores
     history: Scores
     losses: Float[np.ndarray, " steps"]
 
 
-class Gridded(NamedTuple):
+class Gridded(eqx.Module, Generic[B]):
     """A baseline with hyper-parameters chosen from a grid.
 
     **Fields:** `baseline`, the best by the exact score; `scores`, exact and smooth of every point, in order; `best`,
     its place.
     """
 
-    baseline: Baseline
+    baseline: B
     scores: Scores
     best: int
 
 
 def tune(
-    baseline: Baseline,
+    baseline: B,
     data: PertData,
     metric: Objective,
     *,
@@ -57,15 +60,15 @@ def tune(
     weights: GeneWeights = None,
     where: GeneMask = None,
     groups: Sequence[Any] | np.ndarray | None = None,
-    optimiser: Literal["lbfgs", "adam"] | optax.GradientTransformation = "lbfgs",
-    steps: int = 30,
-    learning_rate: float = 0.05,
+    optimiser: Literal["lbfgs", "adam"] | optax.GradientTransformation | None = None,
+    steps: int = 40,
+    learning_rate: float = 0.1,
     tolerance: float = 1e-5,
     key: Array | None = None,
-) -> Tuned:
+) -> Tuned[B]:
     """Tunes the hyper-parameters of any baseline that has leave-one-out predictions, by gradient through its fit.
 
-    Each step fits, predicts every training perturbation from the others and scores that; it is compiled once. Few
+    Each step fits, predicts every training perturbation from the others and scores that, in programs compiled once. Few
     hyper-parameters cannot learn the training perturbations by heart, but many can: hold some perturbations out to see.
 
     **Arguments:**
@@ -78,7 +81,9 @@ def tune(
     - `relax`: how comparisons are smoothed, `Relaxation(0.1)` by default; exact metrics of a smooth kind ignore it.
     - `weights`, `where`: gene weights and genes that count, for metrics that take them.
     - `groups`: labels of perturbations that are left out together, for baselines that have `leave_group_out`.
-    - `optimiser`: optax's L-BFGS with line search, Adam, or a transformation of your own.
+    - `optimiser`: optax's L-BFGS with line search, Adam, or a transformation of your own. By default Adam for metrics
+        that need a relaxation and L-BFGS for all others: the temperature of a relaxation follows the predictions
+        without a gradient, so that a line search may find no step where there is one.
     - `steps`: at most; it ends earlier where the loss no longer falls by `tolerance` of itself (L-BFGS only).
     - `learning_rate`: of Adam.
     - `key`: for baselines that are random, the same in every step.
@@ -91,6 +96,7 @@ def tune(
     )
     spec = tunable(baseline, over)
     params, rest = eqx.partition(_as_arrays(baseline, spec), spec)
+    optimiser = problem.optimiser if optimiser is None else optimiser
     transformation = _optimiser(optimiser, learning_rate)
     widest = jnp.result_type(float)
 
@@ -98,36 +104,35 @@ def tune(
         value, scores = problem.loss(eqx.combine(params, rest))
         return value.astype(widest), scores
 
-    # A slope of one at the start, whatever the unit of the metric: what line searches expect.
-    slope, _ = eqx.filter_jit(jax.grad(loss, has_aux=True))(params, problem)
-    size = jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(slope)))
-    unit = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 1)
+    evaluate = eqx.filter_jit(jax.value_and_grad(loss, has_aux=True))
 
     @eqx.filter_jit
-    def step(params, state, problem, unit):
+    def move(params, state, problem, unit, now, slope):
+        slope = jax.tree.map(lambda x: unit * x, slope)
         value = lambda p: unit * loss(p, problem)[0]
-        (now, aux), gradient = jax.value_and_grad(lambda p: loss(p, problem), has_aux=True)(params)
-        gradient = jax.tree.map(lambda x: unit * x, gradient)
         # optax mixes dtypes in its bookkeeping, where nothing is lost by it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, state = optax.with_extra_args_support(transformation).update(
-                gradient, state, params, value=unit * now, grad=gradient, value_fn=value
+                slope, state, params, value=unit * now, grad=slope, value_fn=value
             )
-        return _strong(optax.apply_updates(params, updates)), _strong(state), now, aux
+        return _strong(optax.apply_updates(params, updates)), _strong(state)
 
-    state = _strong(transformation.init(params))
+    state, unit = _strong(transformation.init(params)), None
     seen: list[tuple[float, Any, Scores]] = []
     for _ in range(steps + 1):
-        following, state, now, aux = step(params, state, problem, unit)
-        seen.append((float(now), params, aux))
-        if optimiser == "lbfgs" and len(seen) > 1 and _settled(seen[-2][0], seen[-1][0], tolerance):
+        (now, scores), slope = evaluate(params, problem)
+        seen.append((float(now), params, scores))
+        ended = optimiser == "lbfgs" and len(seen) > 1 and _settled(seen[-2][0], seen[-1][0], tolerance)
+        if ended or len(seen) > steps:
             break
-        params = following
+        # A slope of one at the start, whatever the unit of the metric: what line searches expect.
+        unit = 1 / _norm(slope) if unit is None else unit
+        params, state = move(params, state, problem, unit, now, slope)
     return _best(seen, rest)
 
 
 def grid(
-    baseline: Baseline,
+    baseline: B,
     data: PertData,
     metric: Objective,
     values: Sequence[Any] | np.ndarray,
@@ -139,7 +144,7 @@ def grid(
     where: GeneMask = None,
     groups: Sequence[Any] | np.ndarray | None = None,
     key: Array | None = None,
-) -> Gridded:
+) -> Gridded[B]:
     """The best of listed hyper-parameters by the exact score of leave-one-out predictions, with one compilation.
 
     **Arguments:** as for `tune`, and `values`, what the leaf that `over` selects takes in turn; tuples, if it selects
@@ -181,6 +186,11 @@ def _as_arrays(baseline, spec):
     """The leaves to tune as arrays of the widest precision, which a change of value does not compile anew."""
     cast = lambda x, chosen: jnp.asarray(x).astype(jnp.result_type(float)) if chosen else x
     return jax.tree.map(cast, baseline, spec)
+
+
+def _norm(slope):
+    size = jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(slope)))
+    return jnp.where(size > 0, size, 1)
 
 
 def _strong(tree):
