@@ -17,7 +17,7 @@ from vcjax.evaluation._emitted import scattered
 from vcjax.io import log_normalised, read_screen, resolve_targets, simulate_screen, summarise
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(autouse=True)
