@@ -255,7 +255,7 @@ def test_contexts_are_taken_one_at_a_time(simulated):
     both = read_screen(adata, input_type="counts", context_col="line")
     with refused("one context", "x, y", "--context-col"):
         make_controls(both)
-    with refused("one context", "--context-col"):
+    with refused("no context 'z'", "--context-col"):
         make_controls(both, context="z")
     (one,) = make_controls(both, context="x", seeds=(0,))
     (expected,) = make_controls(cells_of(simulated, line == "x", labels), seeds=(0,))

@@ -36,9 +36,11 @@ def one_context(screen: Screen, context: str | None) -> Screen:
 def _code(screen: Screen, context: str | None) -> int:
     if context in screen.contexts and screen.context_codes is not None:
         return screen.contexts.index(context)
-    hint = "" if context is None else suggestion(context, screen.contexts)
+    absent = "Cells of one context are needed, and none is named."
+    if context is not None:
+        absent = f"There is no context {context!r}.{suggestion(context, screen.contexts)}"
     raise Refusal(
-        what=f"There is no context {context!r}.{hint}",
+        what=absent,
         where=f"{screen.name}, with the contexts {listing(screen.contexts, 8) or '(none: no context column)'}",
         why="There would be no cells to score, or those of several cell lines as if they were one.",
         fix="name one of them: `context=`, of the column `context_col=` (`--context-col`).",
