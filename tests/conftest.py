@@ -14,6 +14,15 @@ def getkey():
     return lambda: next(keys)
 
 
+@pytest.fixture
+def own_compilation_cache(tmp_path, monkeypatch):
+    """The cache of compiled programs is a setting of the process: keep it out of the home folder and of other tests."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 _SPREAD = ("test_laws.py", "test_de_laws.py")  # long, and with little in common from one metric to the next
 
 

@@ -17,17 +17,7 @@ from vcjax.evaluation._emitted import scattered
 from vcjax.io import log_normalised, read_screen, resolve_targets, simulate_screen, summarise
 
 
-pytestmark = pytest.mark.long
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_cache(tmp_path, monkeypatch):
-    import jax
-
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-    before = jax.config.values["jax_compilation_cache_dir"]
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_compilation_cache")]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from vcjax.metrics import CATALOGUE
 from vcjax.weights import CALIBRATED
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_compilation_cache")]
 
 SIZES: dict[str, Any] = {
     "perts": 12,
@@ -30,14 +30,6 @@ SIZES: dict[str, Any] = {
 }
 READING = Reading(pert_col="target_gene")
 METRICS = ["pds_cosine", "expr_mse", "weighted_r2_mean", "delta_pearson", "amplitude_ratio"]
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-    before = jax.config.values["jax_compilation_cache_dir"]
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from vcjax.cli._values import byte_count
 from vcjax.io import simulate_screen
 
 
+pytestmark = pytest.mark.usefixtures("own_compilation_cache")
+
 SIZES: dict[str, Any] = {
     "perts": 6,
     "doubles": 1,
@@ -26,17 +28,6 @@ SIZES: dict[str, Any] = {
     "control_cells": 30,
     "programs": 2,
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_cache(tmp_path, monkeypatch):
-    # The cache of compiled programs is a setting of the process: keep it out of the home folder and of other tests.
-    import jax
-
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-    before = jax.config.values["jax_compilation_cache_dir"]
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="module")

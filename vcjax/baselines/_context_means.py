@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._stats import safe_divide
 from ..references._means import mean_of, means_of_others
 from ._fitted import FittedToData, gathered, need
-from ._interface import Baseline, Fairness, mean_response, PertData, Prediction
+from ._interface import Baseline, Fairness, mean_response, PertData, Prediction, rows_of
 from ._means import cell_counts, FittedMean
 
 
@@ -96,8 +96,7 @@ class FittedCrossContext(FittedToData):
         total, covered = jnp.zeros(shape, self.data.effects.dtype), np.zeros(len(perts), bool)
         amount = total
         for i in contexts:
-            place = {name: row for row, name in enumerate(self.names[i])}
-            rows = np.array([place.get(pert, -1) for pert in perts], np.int32)
+            rows = rows_of(perts, self.names[i])
             known = jnp.asarray((rows >= 0)[:, None] & np.array(self.measured[i])[None, :])
             weight = jnp.where(known, gathered(self.cells[i][:, None], rows), 0)
             total, amount = total + weight * gathered(self.tables[i], rows), amount + weight

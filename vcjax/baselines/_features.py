@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._stats import safe_divide, safe_sqrt
-from ._interface import PertData
+from ._interface import PertData, rows_of
 from ._means import named_keys
 from ._members import members
 from ._pca import gram, principal_scores
@@ -147,8 +147,7 @@ def beside(*tables: Features, flags: bool = False) -> Features:
     dtype = jnp.result_type(*(table.values for table in tables))
     parts = []
     for table in tables:
-        place = {name: row for row, name in enumerate(table.names)}
-        rows = np.array([place.get(name, -1) for name in names], np.int32)
+        rows = rows_of(names, table.names)
         here = jnp.asarray(rows >= 0)[:, None]
         part = jnp.where(here, table.values[np.maximum(rows, 0)], 0).astype(dtype)
         parts.append(jnp.concatenate([part, here.astype(dtype)], axis=1) if flags else part)

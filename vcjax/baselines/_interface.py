@@ -22,6 +22,12 @@ Fairness = Literal["inductive", "external", "transductive", "oracle"]
 """
 
 
+def rows_of(wanted: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Where each wanted name stands among the names, -1 for one that is not among them."""
+    place = {name: row for row, name in enumerate(names)}
+    return np.array([place.get(name, -1) for name in wanted], np.int32)
+
+
 class PertData(eqx.Module):
     r"""Measured effects of perturbations in one context: what a baseline is fitted to.
 
@@ -71,8 +77,7 @@ class PertData(eqx.Module):
 
     def rows(self, perts: Sequence[str]) -> np.ndarray:
         """The rows of these perturbations, -1 for one that is not measured."""
-        place = {name: row for row, name in enumerate(self.perts)}
-        return np.array([place.get(name, -1) for name in perts], np.int32)
+        return rows_of(perts, self.perts)
 
     def take(self, perts: Sequence[str]) -> "PertData":
         """These perturbations, in this order.

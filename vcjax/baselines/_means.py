@@ -140,23 +140,18 @@ class FittedOrderMean(FittedToData):
     """The cell-weighted mean of the training perturbations of each order."""
 
     def predict(self, perts: Sequence[str]) -> Prediction:
-        same = _same_order(perts, self.data)
-        amount = jnp.asarray(same).astype(self.data.effects.dtype) * self._cells[None, :]
-        effect = jax.vmap(lambda row: mean_of(self.data.effects, row))(amount)
-        covered = same.any(axis=1)
-        return self.prediction(perts, jnp.where(jnp.asarray(covered)[:, None], effect, 0), covered)
+        return self._mean_of(perts, _same_order(perts, self.data))
 
     def leave_one_out(self) -> Prediction:
-        same = _same_order(self.data.perts, self.data) & ~np.eye(len(self.data.perts), dtype=bool)
-        amount = jnp.asarray(same).astype(self.data.effects.dtype) * self._cells[None, :]
-        effect = jax.vmap(lambda row: mean_of(self.data.effects, row))(amount)
-        covered = same.any(axis=1)
-        effect = jnp.where(jnp.asarray(covered)[:, None], effect, 0)
-        return self.prediction(self.data.perts, effect, covered, left_out=True)
+        perts = self.data.perts
+        return self._mean_of(perts, _same_order(perts, self.data) & ~np.eye(len(perts), dtype=bool), left_out=True)
 
-    @property
-    def _cells(self) -> Float[Array, " perts"]:
-        return cell_counts(self.data, self.baseline)
+    def _mean_of(self, perts: Sequence[str], used: np.ndarray, *, left_out: bool = False) -> Prediction:
+        amount = jnp.asarray(used).astype(self.data.effects.dtype) * cell_counts(self.data, self.baseline)[None, :]
+        effect = jax.vmap(lambda row: mean_of(self.data.effects, row))(amount)
+        covered = used.any(axis=1)
+        effect = jnp.where(jnp.asarray(covered)[:, None], effect, 0)
+        return self.prediction(perts, effect, covered, left_out=left_out)
 
 
 class OrderMean(Baseline):

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ._context_means import on_genes_of
 from ._fitted import FittedToData, gathered, need
-from ._interface import Baseline, Fairness, Fitted, mean_response, PertData, Prediction
+from ._interface import Baseline, Fairness, Fitted, mean_response, PertData, Prediction, rows_of
 from ._means import named_keys
 
 
@@ -76,8 +76,7 @@ class FittedMetadataNeighbour(FittedToData):
         return self.prediction(perts, effect, covered, left_out=True)
 
     def _nearest(self, perts: Sequence[str], hidden: np.ndarray) -> tuple[Float[Array, "perts genes"], np.ndarray]:
-        place = {name: row for row, name in enumerate(self.names)}
-        mine, train = (np.array([place.get(name, -1) for name in names]) for names in (perts, self.data.perts))
+        mine, train = rows_of(perts, self.names), rows_of(self.data.perts, self.names)
         open_ = (train >= 0)[None, :] & ~hidden
         facts = gathered(self.facts, train)
         weight = jnp.asarray(open_).astype(facts.dtype)

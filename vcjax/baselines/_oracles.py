@@ -6,13 +6,12 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._stats import safe_divide
 from ..calibration import empirical_bayes_duplicate, interpolated_duplicate
 from ._fitted import FittedToData, gathered, need
-from ._interface import Baseline, Fairness, Fitted, mean_response, PertData, Prediction
+from ._interface import Baseline, Fairness, Fitted, mean_response, PertData, Prediction, rows_of
 from ._means import MeanResponse
 
 
@@ -23,8 +22,7 @@ class FittedDuplicate(FittedToData):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def predict(self, perts: Sequence[str]) -> Prediction:
-        place = {name: row for row, name in enumerate(self.names)}
-        rows = np.array([place.get(pert, -1) for pert in perts], np.int32)
+        rows = rows_of(perts, self.names)
         return self.prediction(perts, gathered(self.effects, rows), rows >= 0)
 
 
@@ -102,8 +100,7 @@ class FittedOracleScale(FittedToData):
 
     def predict(self, perts: Sequence[str]) -> Prediction:
         found = self.inner.predict(perts)
-        place = {name: row for row, name in enumerate(self.names)}
-        rows = np.array([place.get(pert, -1) for pert in perts], np.int32)
+        rows = rows_of(perts, self.names)
         known = jnp.asarray(rows >= 0)
         product = jnp.where(known, jnp.sum(found.effect * gathered(self.truth, rows), axis=1), 0)
         square = jnp.where(known, jnp.sum(found.effect * found.effect, axis=1), 0)
@@ -150,8 +147,7 @@ class FittedSpan(FittedToData):
     ridge: Float[Array, ""]
 
     def predict(self, perts: Sequence[str]) -> Prediction:
-        place = {name: row for row, name in enumerate(self.names)}
-        rows = np.array([place.get(pert, -1) for pert in perts], np.int32)
+        rows = rows_of(perts, self.names)
         basis = self.data.effects
         multiply = lambda a, b: jnp.matmul(a, b, precision="highest")
         gram = multiply(basis, basis.T)

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._checks import as_float_matrix
 from .._stats import safe_divide, safe_sqrt
-from ._interface import PertData
+from ._interface import PertData, rows_of
 
 
 Kind = Literal["pearson", "cosine", "sharpened", "rbf"]
@@ -48,7 +48,7 @@ class Relatives(eqx.Module):
 
     def rows(self, perts: Sequence[str]) -> Int[np.ndarray, " rows"]:
         """The rows of these perturbations, -1 for one that this data set lacks."""
-        return _rows(self.perts, perts)
+        return rows_of(perts, self.perts)
 
     def kernel(
         self,
@@ -120,7 +120,7 @@ class NamedKernel(eqx.Module):
 
     def rows(self, perts: Sequence[str]) -> Int[np.ndarray, " rows"]:
         """The rows of these perturbations, -1 for one that is not among them."""
-        return _rows(self.perts, perts)
+        return rows_of(perts, self.perts)
 
     def kernel(
         self, rows: Int[ArrayLike, " rows"], columns: Int[ArrayLike, " columns"], **_
@@ -169,11 +169,6 @@ def relate(data: PertData, *, kind: Kind = "pearson", drop: Drop = "own", compon
         return Relatives(None, None, None, squares, reliability, data.perts, kind, data.context)
     crossed, common = _with_mean(own, mean, targets, counted, level)
     return Relatives(products, crossed, common, None, reliability, data.perts, kind, data.context)
-
-
-def _rows(known, perts):
-    place = {name: row for row, name in enumerate(known)}
-    return np.array([place.get(name, -1) for name in perts], np.int32)
 
 
 def _part(matrix, rows, columns):

@@ -92,6 +92,12 @@ class Calibration:
         return next((row for row in self.bounds if (row.positive, row.negative) == (positive, negative)), None)
 
     @property
+    def decisive(self) -> Bounds | None:
+        """The bounds that the verdict is about: the positive control against the null, or else the negative one."""
+        lower = self.null or self.negative
+        return None if self.positive is None or lower is None else self.between(self.positive, lower)
+
+    @property
     def drf_mean(self) -> float:
         """Median DRF of the technical duplicate against the null control."""
         return self._fraction("duplicate", self.null)

@@ -1,7 +1,6 @@
 """`--html`: what was computed as one page."""
 
 import argparse
-import os
 from typing import Any
 
 
@@ -9,17 +8,10 @@ def check_page(args: argparse.Namespace) -> None:
     """Refuses, before anything is computed, a page that could not be drawn or would replace a file."""
     if args.html is None:
         return
-    from ..io import Refusal
-    from ..report import require_matplotlib
+    from ..report import check_page as check
 
-    require_matplotlib()
-    if os.path.exists(args.html) and not args.force:
-        raise Refusal(
-            what="The page exists.",
-            where=args.html,
-            why="It would be replaced.",
-            fix="Name another file, or allow it: --force.",
-        )
+    inputs = {"pred": args.adata_pred, "real": args.adata_real}
+    check(args.html, {side: path for side, path in inputs.items() if path is not None}, force=args.force)
 
 
 def write_page(args: argparse.Namespace, *, report: Any = None, calibration: Any = None) -> None:

@@ -22,7 +22,7 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"vcjax run: {wrong}", file=sys.stderr)
         return 2
     sides = None if args.adata_pred is None else _reading_meanwhile(args)
-    from ..evaluation import check_folder, run_plan, with_intervals
+    from ..evaluation import check_folder, run_plan
     from ._page import check_page, write_page
 
     keep_compiled_programs()
@@ -37,6 +37,8 @@ def run_command(args: argparse.Namespace) -> int:
     with progress_bars(args) as progress:
         report = None if plan is None else run_plan(plan, progress, details=args.html is not None)
         if report is not None and args.ci is not None:
+            from ..evaluation import with_intervals
+
             report = with_intervals(report, args.ci, level=args.ci_level, seed=args.seed)
         if plan is not None and args.controls is not None:
             from ..evaluation._calibrate_screen import calibrate_plan

@@ -9,10 +9,12 @@ import numpy as np
 from .._profiles import Profiles
 from ..baselines import Baseline, get_baseline, PertData
 from ..io import log_normalised, Refusal, Screen, summarise
+from ..io._context import one_context
 from ..io._errors import listing
 from ..io._matrix import BLOCK_ENTRIES
 from ..io._picked import PickedCells
 from ._pair import take_perts
+from ._sides import read_side, Reading, Source
 
 
 Space = Literal["lognorm", "bulk_lognorm"]
@@ -28,6 +30,17 @@ class Measured:
     data: PertData
     profiles: Profiles
     target_sum: float | None
+
+
+def read_cells(source: Source, reading: Reading, name: str, *, control: bool = True) -> Screen:
+    """A source of baselines as a screen; `control`: whether it must have control cells.
+
+    **Raises:** `ValueError` for a summary; `Refusal` as `vcjax.io.read_screen`.
+    """
+    screen = read_side(source, reading, reading.input_type_real, require_control=control)
+    if not isinstance(screen, Screen):
+        raise ValueError(f"`{name}` must be a screen of cells: a summary has none.")
+    return screen
 
 
 def measure(
@@ -66,13 +79,8 @@ def by_context(screen: Screen) -> tuple[tuple[str, Screen], ...]:
     """Every context of a screen as a screen of its own, with its name; one without contexts is called by its file."""
     if screen.context_codes is None:
         return ((screen.name, screen),)
-    found = []
-    for i, name in enumerate(screen.contexts):
-        codes = np.where(screen.context_codes == i, screen.codes, -2).astype(screen.codes.dtype)
-        if np.any(codes >= 0) and np.any(codes == -1):
-            part = dataclasses.replace(screen, codes=codes, contexts=(), context_codes=None, context_means=None)
-            found.append((name, part))
-    return tuple(found)
+    parts = ((name, one_context(screen, name)) for name in screen.contexts)
+    return tuple((name, part) for name, part in parts if np.any(part.codes >= 0) and part.has_control)
 
 
 def without(screen: Screen, perts: Sequence[str]) -> Screen:

@@ -17,13 +17,13 @@ from ..comparison import confidence_interval
 from ..io import read_target_map, Refusal, resolve_targets, Screen
 from ..io._context import one_context
 from ..metrics import Metric
-from ._baseline_data import by_context, measure, refuse_unknown, Space, take_rows
+from ._baseline_data import by_context, measure, read_cells, refuse_unknown, Space, take_rows
 from ._baseline_folds import as_profile, check_scored, Folds, FoldSetup, held_out, HeldOut
 from ._baseline_results import BaselineRow, BaselineTable
 from ._controls import make_controls
 from ._plan import DTypeName, find_device
 from ._select import find_metric
-from ._sides import read_side, Reading, Source
+from ._sides import Reading, Source
 
 
 METRICS = ("expr_mse", "delta_pearson", "pds_l1", "pds_cosine")
@@ -90,8 +90,8 @@ def baseline_table(
     reading = reading or Reading()
     rows = {name: row for name, row in map(find_metric, metrics)}
     _check_metrics(rows)
-    whole = _cells(screen, reading, "screen")
-    others = [_cells(one, reading, "external") for one in external]
+    whole = read_cells(screen, reading, "screen")
+    others = [read_cells(one, reading, "external") for one in external]
     measured_screen = one_context(whole, context)
     space = space or ("bulk_lognorm" if whole.scale == "counts" else "lognorm")
     with jax.enable_x64(dtype == "float64"), jax.default_device(find_device(device)):
@@ -310,10 +310,3 @@ def _check_metrics(metrics: Mapping[str, Metric]) -> None:
             fix="name metrics of profiles (expr_mse, delta_pearson, pds_cosine), or write the prediction with "
             "`vcjax baseline fit` and score it with `vcjax run`.",
         )
-
-
-def _cells(source: Source, reading: Reading, name: str) -> Screen:
-    screen = read_side(source, reading, reading.input_type_real, require_control=True)
-    if not isinstance(screen, Screen):
-        raise ValueError(f"`{name}` must be a screen of cells: a summary has none.")
-    return screen

@@ -3,7 +3,6 @@
 import math
 from typing import TYPE_CHECKING
 
-from ..calibration import Calibration
 from ._table import _ARROWS, number
 
 
@@ -31,7 +30,7 @@ def calibration_table(found: "ScreenCalibration", context: str) -> "Table":
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("separates")
     for metric, row in rows.items():
-        pair = _pair(row)
+        pair = row.decisive
         perfect = math.nan if row.perfect is None else row.perfect
         chosen = (row.negative, row.null, row.positive, *(["prediction"] if scored else []))
         table.add_row(
@@ -60,11 +59,6 @@ def verdict_lines(found: "ScreenCalibration", context: str) -> tuple[str, ...]:
             f"score: 0 at the negative control, 1 at a replicate, not clipped; {level:.0%} jackknife interval."
         )
     return tuple(lines)
-
-
-def _pair(row: Calibration):
-    lower = row.null or row.negative
-    return None if row.positive is None or lower is None else row.between(row.positive, lower)
 
 
 def _short(x: float) -> str:

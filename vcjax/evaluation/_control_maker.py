@@ -17,7 +17,7 @@ from ..calibration import (
     leave_one_out_mean,
     train_mean,
 )
-from ..de import benjamini_hochberg, Moments, rest_of, welch_test
+from ..de import benjamini_hochberg, rest_of, welch_test
 from ..io import DESettings, differential_expression, Screen, summarise, Summary
 from ..io._gene_moments import bulk_gene_noise, gene_moments, GeneMoments
 from ..io._picked import bootstrap_screen, control_as_prediction, others_as_prediction
@@ -54,8 +54,8 @@ class ControlMaker:
         return ControlSet(
             _with_gene_noise(halves.truth, noise[halves.rows], noise[-1]),
             made,
-            moments=_on_device(moments, halves.rows),
-            control_moments=_on_device(moments, np.array([-1])),
+            moments=moments.to_moments(halves.rows),
+            control_moments=moments.to_moments(np.array([-1])),
             perts=tuple(halves.perts),
             notes=notes,
         )
@@ -172,7 +172,7 @@ def _duplicate(halves: _Halves) -> tuple[str, Control]:
 
 
 def _interpolated(halves: _Halves) -> tuple[str, Control]:
-    groups, control = _on_device(halves.moments, slice(-1)), _on_device(halves.moments, slice(-1, None))
+    groups, control = halves.moments.to_moments(slice(-1)), halves.moments.to_moments(slice(-1, None))
     reference = control if halves.maker.versus == "control" else rest_of(groups)
     log_padj = benjamini_hochberg(welch_test(groups, reference, overestimate=True).log_pvalue)[halves.rows]
     found = interpolated_duplicate(halves.duplicate, halves.mean, log_padj)
@@ -214,8 +214,3 @@ def _with_gene_noise(truth: Profiles, noise: np.ndarray, control_noise: np.ndarr
     return dataclasses.replace(
         truth, noise=divided(truth.noise, noise), control_noise=divided(truth.control_noise, control_noise)
     )
-
-
-def _on_device(moments: GeneMoments, rows: Any) -> Moments:
-    dtype = jnp.result_type(float)
-    return Moments(*(jnp.asarray(x[rows], dtype) for x in (moments.mean, moments.variance, moments.cells)))

@@ -11,12 +11,12 @@ from ..io._context import one_context
 from ..io._errors import listing
 from ..io._halves import normalised_whole
 from ._control_maker import ControlMaker
+from ._weighting import LEAST_CELLS
 
 
 Kind = Literal["control", "mean", "sparse_mean", "duplicate", "interpolated", "empirical_bayes", "bootstrap"]
 KINDS: tuple[Kind, ...] = ("control", "mean", "sparse_mean", "duplicate", "interpolated", "empirical_bayes")
 _ALL: tuple[Kind, ...] = (*KINDS, "bootstrap")
-_LEAST_CELLS = 4
 
 
 def make_controls(
@@ -34,7 +34,7 @@ def make_controls(
     targets: np.ndarray | None = None,
     de: DESettings | None = None,
     energy: bool = False,
-    min_cells: int = _LEAST_CELLS,
+    min_cells: int = LEAST_CELLS,
     order: Sequence[str] | None = None,
     threads: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -102,7 +102,7 @@ def make_controls(
     )
     sets = []
     for done, seed in enumerate(seeds):
-        first, second, notes = split_halves(screen, seed, order=order, min_cells=max(min_cells, _LEAST_CELLS))
+        first, second, notes = split_halves(screen, seed, order=order, min_cells=max(min_cells, LEAST_CELLS))
         sets.append(make.controls(first.codes, second.codes, seed, notes))
         if progress is not None:
             progress("controls", done + 1, len(seeds))

@@ -16,6 +16,7 @@ from ._baseline_data import (
     configure,
     measure,
     metadata_of,
+    read_cells,
     refusal_of,
     refuse_unknown,
     Space,
@@ -24,7 +25,7 @@ from ._baseline_data import (
 from ._baseline_file import BaselineScreen
 from ._emitted import Emit, emit_screen
 from ._plan import DTypeName, find_device
-from ._sides import read_side, Reading, Source
+from ._sides import Reading, Source
 from ._stamp import versions
 
 
@@ -223,9 +224,7 @@ def _read(
     control: bool = True,
     context: str | None = None,
 ) -> Screen:
-    screen = read_side(source, reading, reading.input_type_real, require_control=control)
-    if not isinstance(screen, Screen):
-        raise ValueError(f"`{name}` must be a screen of cells: a summary has none.")
+    screen = read_cells(source, reading, name, control=control)
     return screen if name != "like" or context is None else one_context(screen, context)
 
 

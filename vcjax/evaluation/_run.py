@@ -4,18 +4,16 @@ import dataclasses
 import datetime
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from ..calibration import effect_curve, EffectCurve
 from ..io import Screen, summarise, Summary
 from ..io._de import Tested
 from ..metrics import Metric
 from ._cache import cached_summary, save_cached
 from ._compute import compute, Outcome
-from ._difficulty import difficulty
 from ._measured import Measured
 from ._pair import align_summaries, measured_pair, Pair, with_control_in_gaps, without_gaps
 from ._plan import Plan
@@ -24,6 +22,9 @@ from ._sides import at_once
 from ._stamp import device_name, digest, versions
 from ._tables import run_tests, with_tests
 
+
+if TYPE_CHECKING:
+    from ..calibration import EffectCurve
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -43,7 +44,7 @@ def run_plan(plan: Plan, progress: Progress | None = None, *, details: bool = Fa
         with jax.enable_x64(plan.dtype == "float64"), jax.default_device(plan.device):
             outcomes = _outcomes(plan, pair, Measured.of(plan, pair, context))
             if details:
-                curves[context], hardness[context] = _curve(plan, pair), difficulty(pair.real.to_profiles())
+                curves[context], hardness[context] = _details(plan, pair)
         for name in plan.selection.metrics:
             _add_rows(columns, plan, pair, name, outcomes[name])
             if outcomes[name].error:
@@ -147,12 +148,17 @@ def _compute(plan: Plan, metrics: dict[str, Metric], pair: Pair, measured: Measu
     return outcomes | measured.weighted(weighted, pred, real) if weighted else outcomes
 
 
-def _curve(plan: Plan, pair: Pair) -> EffectCurve:
-    """Measured against predicted effects of the perturbations that were predicted."""
+def _details(plan: Plan, pair: Pair) -> tuple["EffectCurve", dict[str, np.ndarray]]:
+    """Measured against predicted effects of what was predicted, and what makes each perturbation hard."""
+    # Few runs ask for these, and none should wait for the import.
+    from ..calibration import effect_curve
+    from ._difficulty import difficulty
+
+    hardness = difficulty(pair.real.to_profiles())
     pair = _against(plan, without_gaps(pair))
     assert pair.pred.control is not None
     assert pair.real.control is not None
-    return effect_curve(pair.pred.mean - pair.pred.control, pair.real.mean - pair.real.control)
+    return effect_curve(pair.pred.mean - pair.pred.control, pair.real.mean - pair.real.control), hardness
 
 
 def _in_float32(summary: Summary) -> Summary:

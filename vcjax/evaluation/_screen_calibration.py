@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, TYPE_CHECKING
 
-import numpy as np
-
 from ..calibration import Calibration
 from ._beside import write_beside
+from ._report import _plain
 from ._write import _prefixes
 
 
@@ -99,8 +98,7 @@ class ScreenCalibration:
 
     def _row(self, context: str, name: str) -> dict[str, Any]:
         found = self.calibrations[context, name]
-        lower = found.null or found.negative
-        pair = None if None in (found.positive, lower) else found.between(found.positive, lower)  # pyright: ignore
+        pair = found.decisive
         shares = (math.nan, math.nan) if pair is None else pair.discrimination_interval
         return {
             "context": context,
@@ -133,8 +131,3 @@ class ScreenCalibration:
 
 
 _LONG = ("context", "metric", "control", "role", "perturbation", "value")
-
-
-def _plain(x: Any) -> Any:
-    x = x.item() if isinstance(x, np.generic) else x
-    return None if isinstance(x, float) and not math.isfinite(x) else x

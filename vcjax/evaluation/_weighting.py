@@ -4,10 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
-from ..de import Moments
 from ..io import Refusal, Screen, split_halves, summarise, Summary
 from ..io._context import one_context
 from ..io._gene_moments import bulk_gene_noise, gene_moments, GeneMoments
@@ -16,7 +14,6 @@ from ..weights import crossfit, shared_weights, WeightRecipe, Weights
 
 
 WeightsFrom = Literal["other-half", "measured", "train"]
-WEIGHTS_FROM: tuple[WeightsFrom, ...] = ("other-half", "measured", "train")
 LEAST_CELLS = 4
 """Cells of a perturbation that can be split into halves which both have a variance."""
 
@@ -129,8 +126,8 @@ def _halves(screen: Screen, real: Summary, weighting: Weighting, how: Profiling,
     targets = dict(zip(real.perts, real.targets, strict=True))
     of_first, of_second = crossfit(
         weighting.recipe,
-        *(_on_device(part, rows) for part in moments),
-        controls=(_on_device(moments[0], [-1]), _on_device(moments[1], [-1])),
+        *(part.to_moments(rows) for part in moments),
+        controls=(moments[0].to_moments([-1]), moments[1].to_moments([-1])),
         targets=np.array([targets[label] for label in kept], np.int32),
         perts=kept,
     )
@@ -175,8 +172,8 @@ def _of_training(weighting: Weighting, train: Screen, how: Profiling, context: s
     some = np.flatnonzero(moments.cells[:-1] > 1)
     column = {gene: i for i, gene in enumerate(train.genes)}
     made = weighting.recipe(
-        _on_device(moments, some),
-        control=_on_device(moments, [-1]),
+        moments.to_moments(some),
+        control=moments.to_moments([-1]),
         targets=np.array([column.get(train.perts[i], -1) for i in some], np.int32),
         perts=[train.perts[i] for i in some],
         cells="train",
@@ -187,8 +184,8 @@ def _of_training(weighting: Weighting, train: Screen, how: Profiling, context: s
 def _of_measured(weighting: Weighting, moments: GeneMoments, screen: Screen, real: Summary) -> Weights:
     """Weights made of the cells that are scored."""
     return weighting.recipe(
-        _on_device(moments, _rows(screen, real.perts)),
-        control=_on_device(moments, [-1]),
+        moments.to_moments(_rows(screen, real.perts)),
+        control=moments.to_moments([-1]),
         targets=np.asarray(real.targets, np.int32),
         perts=real.perts,
         cells="all",
@@ -202,8 +199,3 @@ def _rows(screen: Screen, perts: Sequence[str]) -> np.ndarray:
 
 def _moments(screen: Screen, how: Profiling, context: str) -> GeneMoments:
     return gene_moments(screen, target_sum=how.target_sum, context=context or None, max_entries=how.max_entries)
-
-
-def _on_device(moments: GeneMoments, rows) -> Moments:
-    dtype = jnp.result_type(float)
-    return Moments(*(jnp.asarray(x[rows], dtype) for x in (moments.mean, moments.variance, moments.cells)))

@@ -1,6 +1,7 @@
 """Mean, variance and sampling noise of every gene in every group of cells, in one or two walks over a screen."""
 
 import dataclasses
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +10,10 @@ from ._errors import Refusal
 from ._matrix import BLOCK_ENTRIES
 from ._pseudobulk import cell_totals, Done, entries
 from ._screen import Screen
+
+
+if TYPE_CHECKING:
+    from ..de import Moments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +31,15 @@ class GeneMoments:
     def noise(self) -> np.ndarray:
         """The sampling variance of each mean: variance over number of cells; 0 for fewer than two cells (not known)."""
         return self.variance / np.maximum(self.cells, 1)[:, None]
+
+    def to_moments(self, rows: Any) -> "Moments":
+        """Those of some groups as arrays on the device, in JAX's default float dtype."""
+        import jax.numpy as jnp
+
+        from ..de import Moments
+
+        dtype = jnp.result_type(float)
+        return Moments(*(jnp.asarray(x[rows], dtype) for x in (self.mean, self.variance, self.cells)))
 
 
 def gene_moments(

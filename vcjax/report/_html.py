@@ -94,8 +94,7 @@ def write_html(
     """
     content = make_content(report, calibrations, comparison, curves, difficulty)
     path = pathlib.Path(path)
-    _check(path, content.stamp.get("inputs") or {}, force)
-    require_matplotlib()
+    check_page(path, content.stamp.get("inputs") or {}, force=force)
     text = page(content, title or _title(content))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -149,7 +148,12 @@ def _title(content: Content) -> str:
     return "What metrics can tell on this screen" if content.calibrations else "Predicted and measured effects"
 
 
-def _check(path: pathlib.Path, inputs: Mapping[str, str], force: bool) -> None:
+def check_page(path: str | os.PathLike, inputs: Mapping[str, str], *, force: bool = False) -> None:
+    """Refuses a page that could not be drawn or would destroy a file; touches nothing.
+
+    **Raises:** `vcjax.io.Refusal` as `write_html`.
+    """
+    path = pathlib.Path(path)
     if any(
         pathlib.Path(source).exists() and pathlib.Path(source).resolve() == path.resolve() for source in inputs.values()
     ):
@@ -168,8 +172,9 @@ def _check(path: pathlib.Path, inputs: Mapping[str, str], force: bool) -> None:
         )
     if path.exists() and not force:
         raise Refusal(
-            what="There is a file of that name.",
+            what="The page exists.",
             where=str(path),
             why="Writing would destroy it.",
             fix="Name another file, or allow it: force=True / --force.",
         )
+    require_matplotlib()
