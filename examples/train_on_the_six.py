@@ -43,7 +43,7 @@ from vcjax.de import (
     zero_floor,
 )
 from vcjax.io import simulate_screen
-from vcjax.losses import composite_loss
+from vcjax.losses import compose, Term
 from vcjax.metrics import V2
 
 
@@ -181,12 +181,13 @@ def measure(small: bool, seed: int) -> Screen:
 
 
 def make_loss(screen: Screen):
-    """The composite of the six as `(loss, values)`, and the scale it has: unchanged control cells, and a replicate."""
+    """The mean of the six, each 1 for unchanged control cells and 0 for a replicate; and these values of each."""
     metrics = {name: V2[name] for name in SIX}
     score = jax.jit(lambda pred: {name: jnp.nanmean(row(pred, screen.real)) for name, row in metrics.items()})
     control = screen.profiles(screen.control[screen.pick], vcjax.HARD)
     scale = {"baseline": jax.device_get(score(control)), "anchor": jax.device_get(score(screen.replicate))}
-    return composite_loss(metrics, **scale, aux=True), scale
+    ends = lambda name: {"null": float(scale["baseline"][name]), "best": float(scale["anchor"][name])}
+    return compose([Term(row, 1 / len(SIX), **ends(name)) for name, row in metrics.items()]), scale
 
 
 def train(screen: Screen, *, steps: int, every: int, softness: float, learning_rate: float) -> list[Run]:
@@ -197,7 +198,8 @@ def train(screen: Screen, *, steps: int, every: int, softness: float, learning_r
     @eqx.filter_jit
     def evaluate(model, *, exact):
         relax = vcjax.HARD if exact else vcjax.Relaxation(softness)
-        value, values = loss(screen.profiles(model(screen), relax), screen.real, relax=relax)
+        value, parts = loss(screen.profiles(model(screen), relax), screen.real, relax=relax)
+        values = parts.exact if exact else parts.soft
         return 1 - value, jnp.stack([values[name] for name in SIX])
 
     @eqx.filter_jit

@@ -50,7 +50,7 @@ _COMPILED_QUICKLY = {
     *("test_references", "test_compare", "test_calibrated", "test_calibrate_screen", "test_intervals"),
     *("test_baselines_means", "test_baselines_additive", "test_baselines_oracles", "test_baselines_files"),
     *("test_neighbours", "test_pca_ridge", "test_linear_baselines", "test_transfer_rules", "test_knowledge"),
-    *("test_krr", "test_relatedness", "test_gp", "test_neural_baselines"),
+    *("test_krr", "test_relatedness", "test_gp", "test_neural_baselines", "test_compose", "test_training"),
 }
 
 

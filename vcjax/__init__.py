@@ -18,6 +18,7 @@ if _TYPE_CHECKING:
         references as references,
         report as report,
         scores as scores,
+        training as training,
         weights as weights,
     )
     from ._kernels import Gauss as Gauss, Laplace as Laplace, Logistic as Logistic, Matern32 as Matern32
@@ -41,7 +42,7 @@ __getattr__, __dir__ = _attach(
     __name__,
     {
         **dict.fromkeys(("baselines", "calibration", "comparison", "de", "io", "losses", "metrics"), ""),
-        **dict.fromkeys(("references", "report", "scores", "weights"), ""),
+        **dict.fromkeys(("references", "report", "scores", "training", "weights"), ""),
         **dict.fromkeys(("Gauss", "Laplace", "Logistic", "Matern32"), "._kernels"),
         **dict.fromkeys(("effects_as_profiles", "Profiles"), "._profiles"),
         **dict.fromkeys(

@@ -1,7 +1,9 @@
 """What a differential-expression test leaves: one row of genes a perturbation."""
 
+import dataclasses
+
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
 class DETable(eqx.Module):
@@ -26,3 +28,8 @@ class DETable(eqx.Module):
     tested: Bool[Array, "perts genes"]
     z: Float[Array, "perts genes"] | None = None
     name_order: Int[Array, " genes"] | None = None
+
+    def take(self, rows: Int[ArrayLike, " taken"]) -> "DETable":
+        """The table of these perturbations, in this order."""
+        of_perts = {name: getattr(self, name) for name in ("log2_fold_change", "log_pvalue", "log_padj", "tested", "z")}
+        return dataclasses.replace(self, **{name: x[rows] for name, x in of_perts.items() if x is not None})

@@ -1,7 +1,13 @@
 """Metrics as functions of arrays, (perts, genes) in and one value a perturbation out; and the table of them all."""
 
 from .._pairwise import AbstractDistance as AbstractDistance, Cosine as Cosine, L1 as L1, L2 as L2
-from ._amplitude import amplitude_ratio as amplitude_ratio, amplitude_slope as amplitude_slope
+from ._amplitude import (
+    amplitude_ratio as amplitude_ratio,
+    amplitude_slope as amplitude_slope,
+    calibration_slope as calibration_slope,
+    spread_ratio as spread_ratio,
+)
+from ._bank import Bank as Bank
 from ._catalogue import CATALOGUE as CATALOGUE, CELL_EVAL as CELL_EVAL, V2 as V2
 from ._cell_covariance import (
     covariance_concordance as covariance_concordance,

@@ -285,6 +285,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
             summary=f"Perturbation discrimination by {_NAMES[kind]} distance: the share of others it is farther from.",
             formula=f"1 - #{{q: d(d^_p, d_q) < d(d^_p, d_p)}} / ({below})",
             differentiable="relaxed",
+            ranks_candidates=True,
             no_skill=0.5 if below == "P-1" else None,
             worst=0.0 if below == "P-1" else None,
             status=panel_status if below == "P-1" else None,
@@ -303,7 +304,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
 
 def _retrievals(control: ControlSource, exclude: _retrieval.Exclude) -> tuple[Metric, ...]:
     ranked = ft.partial(discrimination, Cosine(), control, exclude=exclude)
-    row = ft.partial(_score_row, differentiable="relaxed", needs_targets=exclude != "none")
+    row = ft.partial(_score_row, differentiable="relaxed", ranks_candidates=True, needs_targets=exclude != "none")
     return (
         row(
             name="nir",
@@ -374,7 +375,33 @@ def _amplitudes(control: ControlSource) -> tuple[Metric, ...]:
             source="vcjax",
             notes="Errors at right angles to the truth do not change it.",
         ),
+        diagnostic(
+            name="calibration_slope",
+            function=on_effects(_amplitude.calibration_slope, control),
+            summary="Slope of the measured on the predicted effect.",
+            formula="<d^_p, d_p> / <d^_p, d^_p>",
+            differentiable="smooth",
+            no_skill=None,
+            status=ft.partial(norm_status, control=control),
+            source="linear calibration of a prediction",
+            notes="Below 1 the prediction is inflated, or noise: that factor times it has the least squared error.",
+        ),
+        diagnostic(
+            name="spread_ratio",
+            function=_spread,
+            summary="How much predictions differ from each other, over how much the measured profiles do.",
+            formula="sqrt(sum_p |x^_p - mean x^|^2 / sum_p |x_p - mean x|^2)",
+            differentiable="almost everywhere",
+            level="panel",
+            status=panel_status,
+            source="vcjax",
+            notes="Near 0 where all predictions are alike (mode collapse). Sampling noise spreads the measured side.",
+        ),
     )
+
+
+def _spread(pred, real, *, relax, weights, where, valid):
+    return _amplitude.spread_ratio(pred.mean, real.mean, weights=weights, where=where, valid=valid)
 
 
 def _table(*families: tuple[Metric, ...]) -> dict[str, Metric]:

@@ -110,4 +110,16 @@ def mean_referenced_metrics() -> tuple[Metric, ...]:
             source="vcjax",
             notes="Near 0 where all predictions are alike (mode collapse); above 1 where they differ too much.",
         ),
+        Metric(
+            name="calibration_slope_mean",
+            function=_row(_amplitude.calibration_slope),
+            summary="Slope of the measured on the predicted effect beyond the mean of perturbations.",
+            formula="<x^_p - mu, x_p - mu> / |x^_p - mu|^2",
+            perfect=1.0,
+            higher_is_better=None,
+            differentiable="smooth",
+            status=_status("cosine"),
+            source="linear calibration of a prediction",
+            notes="Below 1 what tells perturbations apart is inflated, or noise. Undefined for the mean itself.",
+        ),
     )

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from .._profiles import effects_as_profiles, Profiles
 from .._relax import HARD, Relaxation
 from .._types import GeneMask, GeneWeights, PertsGenes
+from ._bank import Bank
 
 
 Differentiable = Literal["smooth", "almost everywhere", "relaxed", "constant"]
@@ -37,6 +38,7 @@ class Metric(eqx.Module):
     - `needs_noise`, `needs_weights`, `needs_targets`, `needs_de`, `needs_energy`: what it cannot do without; a metric
         that needs tables of differential expression, or energy distances, reads those of both sides. `needs_real_de`:
         the table of the measured side only.
+    - `ranks_candidates`: it ranks measured perturbations, so that it can do so among those of a `Bank`.
     - `source`: where the definition comes from (paper and equation, or package and version).
     - `v1`, `v2`: its names in cell-eval and in cell-eval2, where they have it.
     - `notes`: conventions, degenerate cases and how it can be gamed.
@@ -60,6 +62,7 @@ class Metric(eqx.Module):
     needs_de: bool = eqx.field(static=True, default=False)
     needs_energy: bool = eqx.field(static=True, default=False)
     needs_real_de: bool = eqx.field(static=True, default=False)
+    ranks_candidates: bool = eqx.field(static=True, default=False)
     v1: str | None = eqx.field(static=True, default=None)
     v2: str | None = eqx.field(static=True, default=None)
     notes: str = eqx.field(static=True, default="")
@@ -73,6 +76,7 @@ class Metric(eqx.Module):
         weights: GeneWeights = None,
         where: GeneMask = None,
         valid: Bool[ArrayLike, " perts"] | None = None,
+        bank: Bank | None = None,
     ) -> Float[Array, "..."]:
         """The value for each perturbation (or for the panel), NaN where it is undefined.
 
@@ -83,6 +87,7 @@ class Metric(eqx.Module):
 
         - `weights`, `where`: gene weights and genes that count, for the metrics that take them.
         - `valid`: perturbations that count; the others are padding: no candidate, and NaN.
+        - `bank`: the candidates of metrics that rank, by default the perturbations of `real`; others need none.
 
         **Raises:** `ValueError` for shapes that differ, and for what the metric needs and the profiles lack.
         """
@@ -97,7 +102,8 @@ class Metric(eqx.Module):
         if self.needs_targets and real.targets is None:
             raise ValueError(f"`{self.name}` leaves target genes out and needs `targets` in the measured profiles.")
         self._check_tables(pred, real)
-        values = self.function(pred, real, relax=relax, weights=weights, where=where, valid=valid)
+        among = {"bank": bank} if self.ranks_candidates and bank is not None else {}
+        values = self.function(pred, real, relax=relax, weights=weights, where=where, valid=valid, **among)
         if valid is None or values.ndim == 0:
             return values
         return jnp.where(jnp.asarray(valid), values, jnp.nan)

@@ -50,22 +50,29 @@ def discrimination(
     score: Callable = _retrieval.discrimination_from_distances,
     **options,
 ) -> Callable:
-    """Rows that rank distances; `control=None` ranks the profiles themselves."""
+    """Rows that rank distances; `control=None` ranks the profiles themselves.
 
-    def row(pred, real, *, relax, weights, where, valid):
+    `score` takes the distances, `candidates`, `relax`, and `own` where the candidates are those of a bank.
+    """
+
+    def row(pred, real, *, relax, weights, where, valid, bank=None):
         _unweighted(weights)
         pred_control = real.control if control == "real" else pred.control
+        candidates, measured, own = valid, real, {}
+        if bank is not None:
+            candidates, measured, own = None, bank.real, {"own": bank.own}
         distances = _retrieval.retrieval_distances(
             pred.mean,
-            real.mean,
+            measured.mean,
             distance=distance,
             where=where,
-            reference=None if control is None else real.control,
+            reference=None if control is None else measured.control,
             pred_reference=None if control is None else pred_control,
             exclude=exclude,
-            targets=_counted(real.targets, valid),
+            targets=_counted(measured.targets, candidates),
+            **own,
         )
-        return score(distances, candidates=valid, relax=relax, **options)
+        return score(distances, candidates=candidates, relax=relax, **own, **options)
 
     return row
 
