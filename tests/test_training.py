@@ -367,6 +367,7 @@ def test_a_model_of_another_shape_is_refused(data):
     [
         ({"inputs": INPUTS[:5]}, "first axis must be that of the 12 perturbations"),
         ({"weights": jnp.ones((3, GENES))}, "`weights` has shape"),
+        ({"inputs": INPUTS[:0], "real": measured().take(jnp.arange(0))}, "There are no perturbations"),
         ({"perts": ["a"]}, "1 labels for 12 perturbations"),
         ({"cells": jnp.ones((4, 3))}, "`cells` have 3 genes"),
         ({"own": jnp.arange(PERTS)}, "there is no bank"),
@@ -375,9 +376,9 @@ def test_a_model_of_another_shape_is_refused(data):
     ],
 )
 def test_data_that_do_not_fit_together_are_refused(change, message):
-    inputs = change.pop("inputs", INPUTS)
+    given = {"inputs": INPUTS, "real": measured()} | change
     with pytest.raises(ValueError, match=message):
-        TrainingData(inputs, measured(), **change)
+        TrainingData(**given)
 
 
 # Several devices.

@@ -104,7 +104,7 @@ def _bound(
         perfect=0.0,
         no_skill=1.0,
         higher_is_better=False,
-        ranks_candidates=True,
+        takes_bank=True,
         needs_targets=True,
         source="a bound of a rank, for training",
     )

@@ -44,7 +44,8 @@ def amplitude_guard(low: float = 0.8, high: float = 1.25) -> Metric:
         outside = jax.nn.relu(math.log(low) - log_slope) + jax.nn.relu(log_slope - math.log(high))
         return jnp.where(sized, outside * outside, 0)
 
-    return _guard("amplitude_guard", guard, f"Whether the slope of measured on predicted effects is in {low}-{high}.")
+    about = f"Whether the slope of measured on predicted effects is in {low}-{high}."
+    return _guard("amplitude_guard", guard, about)
 
 
 def error_guard(tolerance: float = 0.0) -> Metric:

@@ -20,7 +20,8 @@ class Term(eqx.Module):
 
     - `metric`: a row of the catalogue, or its name; one of `info_nce()`, `softplus_rank()`, `hinge_rank()`, which bound
         a rank; or a row of your own.
-    - `coefficient`: $c$, how much the term counts. A leaf of the pytree: changing it compiles nothing.
+    - `coefficient`: $c$, how much the term counts. Like the next two a leaf of the pytree: changing it compiles
+        nothing.
     - `null`: $n$, the value without skill, by default the metric's `no_skill`. Where the metric has none, `compose`
         finds what the mean of the training perturbations gets.
     - `best`: $b$, by default the metric's `perfect`; or what a replicate gets.
@@ -31,8 +32,8 @@ class Term(eqx.Module):
 
     metric: Metric
     coefficient: Float[ArrayLike, ""]
-    null: float | None = eqx.field(static=True)
-    best: float = eqx.field(static=True)
+    null: Float[ArrayLike, ""] | None
+    best: Float[ArrayLike, ""]
 
     def __init__(
         self,
@@ -44,16 +45,17 @@ class Term(eqx.Module):
     ):
         self.metric = find(metric) if isinstance(metric, str) else metric
         check_trainable(self.metric)
-        self.coefficient = np.float32(coefficient) if isinstance(coefficient, int | float) else coefficient
+        self.coefficient = np.float64(coefficient) if isinstance(coefficient, int | float) else coefficient
         null = self.metric.no_skill if null is None else null
         best = self.metric.perfect if best is None else best
         if best is None:
             raise ValueError(
                 f"`{self.name}` has no perfect value: give one that is good, such as a replicate's, `best=`."
             )
-        self.null, self.best = None if null is None else float(null), float(best)
-        if self.null is not None:
-            self._check_scale(self.null)
+        if null is not None:
+            _check_scale(self.metric, float(null), float(best))
+        # Leaves: another scale compiles nothing.
+        self.null, self.best = None if null is None else np.float64(null), np.float64(best)
 
     @property
     def name(self) -> str:
@@ -68,7 +70,8 @@ class Term(eqx.Module):
     def scaled(self, value: Float[Array, ""]) -> Float[Array, ""]:
         """What a mean value of the metric adds to the loss."""
         assert self.null is not None
-        return self.unskilled(value) * (value - self.best) / (self.null - self.best)
+        null, best = (lax.stop_gradient(jnp.asarray(x)).astype(value.dtype) for x in (self.null, self.best))
+        return self.unskilled(value) * (value - best) / (null - best)
 
     def unskilled(self, value: Float[Array, ""]) -> Float[Array, ""]:
         """What the value without skill adds: the coefficient."""
@@ -76,7 +79,7 @@ class Term(eqx.Module):
 
     def with_null(self, null: float) -> "Term":
         """The same term with another value without skill."""
-        return Term(self.metric, self.coefficient, null=null, best=self.best)
+        return Term(self.metric, self.coefficient, null=null, best=float(np.asarray(self.best)))
 
     def exact(self, soft: Float[Array, "..."], *args: Any) -> Float[Array, "..."]:
         """The exact values beside the smooth ones, which are the same for a metric that needs no relaxation."""
@@ -85,14 +88,15 @@ class Term(eqx.Module):
             return lax.stop_gradient(soft)
         return self.value(lax.stop_gradient(pred), real, HARD, options)
 
-    def _check_scale(self, null: float) -> None:
-        span = self.best - null
-        if not abs(span) < float("inf") or span == 0 or (span > 0) != self.metric.higher_is_better:
-            better = "above" if self.metric.higher_is_better else "below"
-            raise ValueError(
-                f"The best value of `{self.name}` must lie {better} the one without skill, got {self.best} and {null}: "
-                "on this data the metric cannot tell them apart, and training on it would follow noise."
-            )
+
+def _check_scale(metric: Metric, null: float, best: float) -> None:
+    span = best - null
+    if not abs(span) < float("inf") or span == 0 or (span > 0) != metric.higher_is_better:
+        better = "above" if metric.higher_is_better else "below"
+        raise ValueError(
+            f"The best value of `{metric.name}` must lie {better} the one without skill, got {best} and {null}: "
+            "on this data the metric cannot tell them apart, and training on it would follow noise."
+        )
 
 
 def find(name: str) -> Metric:

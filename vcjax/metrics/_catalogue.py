@@ -285,7 +285,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
             summary=f"Perturbation discrimination by {_NAMES[kind]} distance: the share of others it is farther from.",
             formula=f"1 - #{{q: d(d^_p, d_q) < d(d^_p, d_p)}} / ({below})",
             differentiable="relaxed",
-            ranks_candidates=True,
+            takes_bank=True,
             no_skill=0.5 if below == "P-1" else None,
             worst=0.0 if below == "P-1" else None,
             status=panel_status if below == "P-1" else None,
@@ -304,7 +304,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
 
 def _retrievals(control: ControlSource, exclude: _retrieval.Exclude) -> tuple[Metric, ...]:
     ranked = ft.partial(discrimination, Cosine(), control, exclude=exclude)
-    row = ft.partial(_score_row, differentiable="relaxed", ranks_candidates=True, needs_targets=exclude != "none")
+    row = ft.partial(_score_row, differentiable="relaxed", takes_bank=True, needs_targets=exclude != "none")
     return (
         row(
             name="nir",

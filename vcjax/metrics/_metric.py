@@ -38,7 +38,7 @@ class Metric(eqx.Module):
     - `needs_noise`, `needs_weights`, `needs_targets`, `needs_de`, `needs_energy`: what it cannot do without; a metric
         that needs tables of differential expression, or energy distances, reads those of both sides. `needs_real_de`:
         the table of the measured side only.
-    - `ranks_candidates`: it ranks measured perturbations, so that it can do so among those of a `Bank`.
+    - `takes_bank`: it compares with measured perturbations that a `Bank` can give, in the place of those of the batch.
     - `source`: where the definition comes from (paper and equation, or package and version).
     - `v1`, `v2`: its names in cell-eval and in cell-eval2, where they have it.
     - `notes`: conventions, degenerate cases and how it can be gamed.
@@ -62,7 +62,7 @@ class Metric(eqx.Module):
     needs_de: bool = eqx.field(static=True, default=False)
     needs_energy: bool = eqx.field(static=True, default=False)
     needs_real_de: bool = eqx.field(static=True, default=False)
-    ranks_candidates: bool = eqx.field(static=True, default=False)
+    takes_bank: bool = eqx.field(static=True, default=False)
     v1: str | None = eqx.field(static=True, default=None)
     v2: str | None = eqx.field(static=True, default=None)
     notes: str = eqx.field(static=True, default="")
@@ -87,7 +87,7 @@ class Metric(eqx.Module):
 
         - `weights`, `where`: gene weights and genes that count, for the metrics that take them.
         - `valid`: perturbations that count; the others are padding: no candidate, and NaN.
-        - `bank`: the candidates of metrics that rank, by default the perturbations of `real`; others need none.
+        - `bank`: the candidates of metrics that rank, by default the perturbations of `real`; others take none.
 
         **Raises:** `ValueError` for shapes that differ, and for what the metric needs and the profiles lack.
         """
@@ -102,7 +102,7 @@ class Metric(eqx.Module):
         if self.needs_targets and real.targets is None:
             raise ValueError(f"`{self.name}` leaves target genes out and needs `targets` in the measured profiles.")
         self._check_tables(pred, real)
-        among = {"bank": bank} if self.ranks_candidates and bank is not None else {}
+        among = {"bank": bank} if self.takes_bank and bank is not None else {}
         values = self.function(pred, real, relax=relax, weights=weights, where=where, valid=valid, **among)
         if valid is None or values.ndim == 0:
             return values

@@ -116,8 +116,15 @@ class TrainingData(eqx.Module):
         """All perturbations as one batch."""
         return self.batch(jnp.arange(len(self)), cells=cells, key=key)
 
+    def unnamed(self) -> "TrainingData":
+        """The same without labels: they are a static part, and other labels would compile every program anew."""
+        given = {name: getattr(self, name) for name in ("weights", "where", "bank", "own", "cells")}
+        return TrainingData(self.inputs, self.real, perts=[""] * len(self), **given)
+
     def _check(self) -> None:
         genes = self.real.mean.shape[1]
+        if not len(self):
+            raise ValueError("There are no perturbations in these data: nothing to train on or to choose a model by.")
         for place, leaf in jax.tree_util.tree_leaves_with_path(self.inputs):
             if leaf.ndim == 0 or leaf.shape[0] != len(self):
                 raise ValueError(

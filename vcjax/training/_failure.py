@@ -14,12 +14,12 @@ from ._state import State
 from ._step import batch_of, Plan, predicted
 
 
-def explain(state: State, data: TrainingData, plan: Plan) -> str:
+def explain(state: State, data: TrainingData, plan: Plan, perts: tuple[str, ...]) -> str:
     """Which term of the loss is not finite at the step that failed, where, and what to do about it."""
     batch, key = batch_of(state.step, data, plan)
     relax = plan.loss.relaxation(state.step)
     pred = predicted(state.model, batch, plan, key, relax)
-    labels = [data.perts[row] for row in np.asarray(batch.rows)]
+    labels = [perts[row] for row in np.asarray(batch.rows)]
     wrong = _wrong(pred.mean)
     found = [f"the prediction of {_listing(labels, wrong)}"] if wrong.any() else []
     for term in () if wrong.any() else plan.loss.terms:

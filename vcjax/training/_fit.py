@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -121,6 +122,7 @@ def fit(
         collapse=None if collapse is None else dataclasses.asdict(collapse),
     )  # fmt: skip
     plan = Plan(loss, jax.random.key(seed), optimiser, forward, batch, cells, mesh)
+    perts, data, judged = data.perts, data.unnamed(), judged.unnamed()
     state = _state.start(model, optimiser.init(params))
     history = History()
     path = None if checkpoint is None else pathlib.Path(checkpoint)
@@ -142,7 +144,7 @@ def fit(
             if not evaluated and (at % every == 0 or at >= steps):
                 _log(history, records)
                 if bool(state.failed):
-                    raise FloatingPointError(explain(state, data, plan))
+                    raise FloatingPointError(explain(state, data, plan, perts))
                 found = {k: float(v) for k, v in jax.device_get(evaluate(state.model, judged, plan, rows)).items()}
                 seconds = time.perf_counter() - began
                 history.evaluations.append({"step": at, "seconds": seconds, "monitor": found[monitor], **found})
@@ -214,7 +216,7 @@ def _check(steps, every, patience, batch, cells, data, validation, mesh) -> None
 
 
 def _settings(model, data, loss, validation, **options) -> dict[str, Any]:
-    terms = {term.name: [float(term.coefficient), term.null, term.best] for term in loss.terms}
+    terms = {term.name: [float(np.asarray(x)) for x in (term.coefficient, term.null, term.best)] for term in loss.terms}
     softness = "schedule" if loss.schedule is not None else float(loss.relax.softness)
     return {
         "model": _state.fingerprint(model),

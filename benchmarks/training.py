@@ -1,0 +1,162 @@
+"""A training step on each loss against the same step on plain MSE, with the study's network.
+
+    python benchmarks/training.py [--perts 150] [--genes 5000] [--rounds 7] [--out FOLDER]
+
+The step is that of `vcjax.training.fit`: gradient, exact values for the log, the check that all is finite, and Adam.
+`by hand` is a step without any of it: MSE, `eqx.filter_value_and_grad` and Adam.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from _measure import (
+    interleave,
+    load,
+    machine,
+    RESULTS,
+    Sample,
+    table,
+    target,
+    target_rows,
+    time_call,
+    versions,
+    write_results,
+)
+from study import ARMS, forward, Model, NETWORKS, scaled_loss
+
+import vcjax
+from vcjax.baselines import Features
+from vcjax.losses import compose, Term
+from vcjax.training import TrainingData
+from vcjax.training._state import start
+from vcjax.training._step import Plan, take_step
+
+
+STEPS = 5
+LIMIT = 1.5
+OPTIMISER = optax.adam(1e-3)
+FEATURES = 64
+_ABOUT = """
+Seconds of one step, in a call of {steps}: `wall` is the least of all rounds, `CPU` the median of the time of all
+threads. Ratios are to `fit: MSE`. Compilation is not included.
+"""
+
+
+def data_of(perts: int, genes: int) -> tuple[TrainingData, Features]:
+    """Random effects of sensible sizes; only their shapes matter here."""
+    rng = np.random.default_rng(0)
+    array = lambda *shape: jnp.asarray(rng.normal(0, 0.3, shape), jnp.float32)
+    control = jnp.asarray(rng.gamma(1, 1, genes), jnp.float32)
+    profiles = [
+        vcjax.Profiles(control[None] + array(perts, genes), control, targets=jnp.arange(perts)) for _ in range(2)
+    ]
+    names = tuple(f"p{i}" for i in range(perts))
+    features = Features(array(perts, FEATURES), names)
+    inputs, _ = NETWORKS["fmlp"](features).encoding(None).of(names, jnp.float32)
+    weights = jnp.asarray(rng.gamma(0.3, 1, (perts, genes)), jnp.float32)
+    return TrainingData(inputs, profiles[0], weights=weights, bank=profiles[1]), features
+
+
+def contenders(perts: int, genes: int) -> dict[str, Callable[[], Any]]:
+    """Calls of some steps, each after its compilation."""
+    data, features = data_of(perts, genes)
+    network = NETWORKS["fmlp"](features).network(data.inputs, genes, jnp.float32, jax.random.key(0))
+    model = Model(network, data.real.mean.mean(axis=0), data.real.control)
+    params = eqx.filter(model, eqx.is_inexact_array)
+    found: dict[str, Callable[[], Any]] = {"MSE by hand": _by_hand(model, data)}
+    losses = {name: scaled_loss(name, {"expr_mse": 1.0, "weighted_mse": 1.0}) for name in ARMS}
+    for kind in ("l1", "l2"):
+        terms = [Term("weighted_mse", null=1.0), Term(f"pds_{kind}")]
+        losses[f"WMSE + soft PDS, {kind.upper()}"] = compose(terms, softness=0.3)
+    for name, loss in losses.items():
+        plan = Plan(loss, jax.random.key(0), OPTIMISER, forward, None, None, None)
+        state = start(model, OPTIMISER.init(params))
+        found[f"fit: {name}"] = _stepper(state, data.unnamed(), plan)
+    for call in found.values():
+        call()
+    return found
+
+
+def _stepper(state: Any, data: TrainingData, plan: Plan) -> Callable[[], None]:
+    def call() -> None:
+        moving, record = state, None
+        for _ in range(STEPS):
+            moving, record = take_step(moving, data, plan)
+        jax.block_until_ready((moving.step, record))
+        assert int(moving.step) == STEPS
+
+    return call
+
+
+def _by_hand(model: Model, data: TrainingData) -> Callable[[], None]:
+    batch = data.whole()
+
+    @eqx.filter_jit
+    def step(model, state):
+        error = lambda m: jnp.mean((forward(m, batch, key=jax.random.key(0), relax=None) - batch.real.mean) ** 2)
+        updates, state = OPTIMISER.update(eqx.filter_grad(error)(model), state)
+        return eqx.apply_updates(model, updates), state
+
+    def call() -> None:
+        moving, state = model, OPTIMISER.init(eqx.filter(model, eqx.is_inexact_array))
+        for _ in range(STEPS):
+            moving, state = step(moving, state)
+        jax.block_until_ready(jax.tree.leaves(eqx.filter(moving, eqx.is_array)))
+
+    return call
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the benchmark and writes `training.json` and `training.md`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--perts", type=int, default=150)
+    parser.add_argument("--genes", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    begun = load()
+
+    def per_step(call: Callable[[], Any]) -> Sample:
+        sample = time_call(call)
+        return dataclasses.replace(sample, wall=sample.wall / STEPS, cpu=sample.cpu / STEPS)
+
+    calls = contenders(args.perts, args.genes)
+    measured = interleave({name: lambda call=call: per_step(call) for name, call in calls.items()}, args.rounds)
+    found = {name: one.summary() for name, one in measured.items()}
+    base = found["fit: MSE"]
+    targets = [
+        target(f"wall of a step, {name[5:]} / MSE", row["wall_s"] / base["wall_s"], LIMIT)
+        for name, row in found.items()
+        if name.removeprefix("fit: ") in ARMS and name != "fit: MSE"
+    ]
+    where = machine()
+    now = versions(["vcjax", "jax", "jaxlib", "equinox", "optax", "numpy"])
+    results = {
+        "machine": where, "load": {"start": begun, "end": load()}, "versions": now, "perts": args.perts,
+        "genes": args.genes, "steps": found, "targets": targets,
+    }  # fmt: skip
+    lines = [
+        "# A training step", "",
+        f"{where['cpu']}, {where['cores']} cores; device {jax.devices()[0].device_kind}. Load average "
+        f"{begun} at the start, {load()} at the end. " + ", ".join(f"{k} {v}" for k, v in now.items()) + ".", "",
+        f"{args.perts} perturbations, {args.genes} genes, a network of {FEATURES} features as in the study.", "",
+        "## Targets", *target_rows(targets), "## Times", *_ABOUT.format(steps=STEPS).split("\n"),
+        *table(
+            ["step", "wall s", "CPU s", "wall ratio", "CPU ratio"],
+            [[name, row["wall_s"], row["cpu_s"], row["wall_s"] / base["wall_s"], row["cpu_s"] / base["cpu_s"]]
+             for name, row in found.items()],
+        ),
+    ]  # fmt: skip
+    write_results("training", results, "\n".join(lines), args.out)
+
+
+if __name__ == "__main__":
+    main()
