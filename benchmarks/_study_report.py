@@ -17,8 +17,8 @@ the gene weights have seen, or of the second third (weights); the mean that effe
 training perturbations. Brackets: 95 % bootstrap intervals over perturbations (of simulated screens: over the
 perturbations of all seeds, each seed a screen of its own; of real ones: over perturbations, after the mean over seeds,
 which divide the cells, the folds and start the networks anew). Networks start at the mean of the training
-perturbations, take at most {steps} steps of Adam (1e-3) and are chosen by the exact value of their own loss on 15 % of
-the training perturbations. Rank terms have coefficient {beta} and rank among all training perturbations, in cells that
+perturbations, take at most as many steps of Adam (1e-3) as each task says and are chosen by the exact value of their own
+loss on 15 % of the training perturbations (of doubles: on a third of the training doubles). Rank terms have coefficient {beta} and rank among all training perturbations, in cells that
 were not trained on. Kernel ridge regression has the networks' features, and the ridge that is best for the metric by
 exact leave-one-out. `rescaled`: the effects beyond the mean times one factor, the slope on the validation
 perturbations, which no network was trained on. The duplicates are the training third of the held-out perturbations
@@ -109,7 +109,12 @@ def read_task(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Found]]:
 
 def task_lines(held: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
     """The section of a task: all predictions, and what each loss changes over weighted MSE."""
-    lines = [f"## {held['title']}", "", f"{held['about']}. {held['seeds']} seeds, {held['seconds'] / 60:.0f} min.", ""]
+    lines = [
+        f"## {held['title']}",
+        "",
+        f"{held['about']}. {held['seeds']} seeds, at most {held['steps']} steps, {held['seconds'] / 60:.0f} min.",
+        "",
+    ]
     rows = [[label, *(_cell(interval(one.number(c))) for c in COLUMNS)] for label, one in found.items()]
     lines += table(["prediction", *COLUMNS], rows)
     lines += ["", "Differences between losses, paired over perturbations (brackets without 0 are in bold):", ""]
@@ -196,7 +201,7 @@ def write_report(folder: pathlib.Path, names: Sequence[str]) -> None:
         "",
         f"{first['date']}; {machine['cpu']}, {machine['cores']} cores. "
         + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".",
-        *_ABOUT.format(steps=first["steps"], beta=first["beta"]).split("\n"),
+        *_ABOUT.format(beta=first["beta"]).split("\n"),
         *hypotheses(tasks),
     ]  # fmt: skip
     for held, found in tasks.values():

@@ -88,7 +88,7 @@ def train_network(task: Task, fold: np.ndarray, network: str, arm: str, seed: in
     known = task.features.of([task.perts[i] for i in rows])[1]
     pairs = np.array([i for i, has in zip(rows, known, strict=True) if has and "+" in task.perts[i]], int)
     judges = pairs if len(pairs) else rows
-    count = max(3, round(VALIDATION * len(rows))) if not len(pairs) else max(3, len(pairs) // 3)
+    count = round(VALIDATION * len(rows)) if not len(pairs) else max(1, len(pairs) // 3)
     chosen = np.sort(np.random.default_rng([seed, len(fold)]).permutation(judges)[:count])
     kept = np.setdiff1d(rows, chosen)
     train, candidates = task.parts["train"].profiles, task.parts["weights"].profiles
