@@ -12,17 +12,18 @@ from _measure import table
 SAMPLES = 1000
 Sums = Mapping[str, np.ndarray]
 _ABOUT = """
-Every number is of perturbations that were held out of training, on a third of their cells that neither the training nor
-the gene weights have seen, or of the second third (weights); the mean that effects are measured from is that of the
-training perturbations. Brackets: 95 % bootstrap intervals over perturbations (of simulated screens: over the
-perturbations of all seeds, each seed a screen of its own; of real ones: over perturbations, after the mean over seeds,
-which divide the cells, the folds and start the networks anew). Networks start at the mean of the training
-perturbations, take at most as many steps of Adam (1e-3) as each task says and are chosen by the exact value of their own
-loss on 15 % of the training perturbations (of doubles: on a third of the training doubles). Rank terms have coefficient {beta} and rank among all training perturbations, in cells that
-were not trained on. Kernel ridge regression has the networks' features, and the ridge that is best for the metric by
-exact leave-one-out. `rescaled`: the effects beyond the mean times one factor, the slope on the validation
-perturbations, which no network was trained on. The duplicates are the training third of the held-out perturbations
-themselves: what a replicate of that many cells is worth, and no competitor.
+Every number is of perturbations that were held out of training, on a third of their cells that neither the training
+nor the gene weights have seen, or of the second third (weights); the mean that effects are measured from is that of
+the training perturbations. Brackets: 95 % bootstrap intervals over perturbations (of simulated screens: over the
+perturbations of all seeds, each seed a screen of its own; of real ones: over perturbations, after the mean over
+seeds, which divide the cells, the folds and start the networks anew). Networks start at the mean of the training
+perturbations, take at most as many steps of Adam (1e-3) as each task says and are chosen by the exact value of their
+own loss on 15 % of the training perturbations (of doubles: on a third of the training doubles). Rank terms have
+coefficient {beta} and rank among all training perturbations, in cells that were not trained on. Kernel ridge
+regression has the networks' features, and the ridge that is best for the metric by exact leave-one-out. `rescaled`:
+the effects beyond the mean times one factor, the slope on the validation perturbations, which no network was trained
+on. The duplicates are the training third of the held-out perturbations themselves: what a replicate of that many
+cells is worth, and no competitor.
 
 - `R2`: noise-corrected share of the squared effect beyond the mean that is explained, unweighted. 0 for the mean.
 - `WMSE`: weighted squared error over that of the mean. `R2w`: weighted R2 beyond the mean, mean of perturbations.

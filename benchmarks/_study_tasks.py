@@ -243,7 +243,7 @@ def replogle(folder: pathlib.Path, seed: int, folds: int = 3, genes: int = 1000)
     left, size, _ = np.linalg.svd(source, full_matrices=False)
     features = left[:, :64] * size[:64] / (size[0] / np.sqrt(len(perts)))
     real = effects["rpe1"][:, kept]
-    chosen = tuple(names[kept])
+    chosen = tuple(map(str, names[kept]))
     profiles = vcjax.effects_as_profiles(jnp.asarray(real, jnp.float32), targets=jnp.asarray(_targets(perts, chosen)))
     weights = effects["k562"][:, kept] ** 2 + 1e-2
     order = np.random.default_rng(seed).permutation(len(perts))
