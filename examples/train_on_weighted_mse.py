@@ -59,10 +59,10 @@ from each other, over how much measured profiles do; 0 is collapse. Slope: below
 for what they are worth, over all genes alike. Lost: how much R²w a better choice of the step would have gained.
 
 What to read here. The MSE stops a model early: predictions differ half as much as what is measured, and later steps of
-the same training explain more of the genes that respond. The weighted error loses nothing by its choice, but inflates:
+the same training explain more of the genes that respond. The weighted error loses little by its choice, but inflates:
 weights are largest where a perturbation moved a gene, so that a model learns to expect movement, and nothing holds the
 genes that did not move. Slope and MSE say so, and the MSE may be worse than that of the mean. Whether R²w gains by it
-depends on the screen. The guard takes most of the inflation back, and is what makes the weights pay.
+depends on the screen. The guard takes most of the inflation back, and with it R²w is higher than without.
 
 What is not gained: PDS is about the same in all arms, for it does not ask how large an effect is, and the MSE is lowest
 for the model that was trained on it. The plain MSE, stopped by R²w instead of by itself, explains about as much as the
