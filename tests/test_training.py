@@ -1,5 +1,6 @@
 """The trainer: what it minimises, what it keeps, how it stops, and that it goes on where it was cut off."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ import vcjax
 from vcjax.losses import compose, Term
 from vcjax.metrics import CATALOGUE
 from vcjax.training import CollapseGuard, fit, TrainingData
-from vcjax.training._data import draw_rows
+from vcjax.training._data import draw_rows, with_train_mean
 from vcjax.training._step import take_step
 
 
@@ -143,13 +144,27 @@ def test_a_minibatch_is_ranked_among_all_perturbations(data):
     pred = data.real.mean + 0.5 * jnp.asarray(RNG.normal(size=data.real.mean.shape), jnp.float32)
     among_all = CATALOGUE["pds_l1"](pred[jnp.asarray([3, 1])], batch.real, bank=batch.bank)
     np.testing.assert_allclose(among_all, CATALOGUE["pds_l1"](pred, data.real)[jnp.asarray([3, 1])])
-    # What is beyond the mean does not change with the batch, either.
+    # What is beyond the mean does not change with the batch, either, once the mean is known, as it is to `fit`.
+    known = with_train_mean(data, data.real.mean.mean(axis=0))
+    batch = known.batch(jnp.asarray([3, 1]))
     for name in ("weighted_r2_mean", "delta_cosine_mean"):
         extra: dict[str, Any] = {"weights": WEIGHTS} if "weighted" in name else {}
-        whole = CATALOGUE[name](pred, data.real, **extra)
+        whole = CATALOGUE[name](pred, known.real, **extra)
         extra = {"weights": batch.weights} if extra else {}
         part = CATALOGUE[name](pred[jnp.asarray([3, 1])], batch.real, **extra)
         np.testing.assert_allclose(part, whole[jnp.asarray([3, 1])], rtol=1e-5)
+
+
+def test_the_mean_of_training_perturbations_is_where_validation_measures_from(data, other_cells):
+    metrics = ["weighted_r2_mean", "delta_cosine_mean"]
+    run = fit(start(), data, "expr_mse", ADAM, steps=1, validation=other_cells, metrics=metrics)
+    first = run.history.evaluations[0]
+    assert np.isnan(first["delta_cosine_mean"])  # the mean itself, which has no effect beyond it
+    assert first["weighted_r2_mean"] < 0.01
+    mean = data.real.mean.mean(axis=0)
+    real = dataclasses.replace(other_cells.real, train_mean=mean)
+    row = CATALOGUE["weighted_r2_mean"](jnp.broadcast_to(mean, real.mean.shape), real, weights=WEIGHTS)
+    assert first["weighted_r2_mean"] == pytest.approx(float(row.mean()), rel=1e-4)
 
 
 def test_every_epoch_is_a_shuffle_without_repetition():

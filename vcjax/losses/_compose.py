@@ -1,5 +1,6 @@
 """Several metrics as one loss, each on the scale between no skill and the best."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -119,7 +120,8 @@ def compose(
 
     - `terms`: coefficients by the names of metrics, `{"weighted_mse": 1.0, "pds_cosine": 0.3}`, or `Term`s.
     - `real`, `weights`, `where`: measured training perturbations, on which a metric that has no value without skill (an
-        error) is scaled: by what the mean of the training perturbations gets.
+        error) is scaled: by what their mean gets, which is also what effects beyond the mean are measured from unless
+        `real` says otherwise.
     - `relax`: how comparisons are smoothed, `Relaxation(0.1)` by default.
     - `softness`: of the relaxation: a number, or a schedule of optax such as `optax.exponential_decay(0.5, 300, 0.2)`,
         a function of the `step` that the loss is called with. Annealing compiles nothing.
@@ -155,7 +157,10 @@ def _scaled_on(term: Term, real: Profiles | Array | None, weights: GeneWeights, 
             f"`{term.name}` reads cells, which the mean of perturbations has none of: give what a prediction without "
             "skill gets, such as the mean baseline of `vcjax baseline`, as `Term(..., null=)`."
         )
-    mean = jnp.broadcast_to(jnp.mean(real.mean, axis=0), real.mean.shape)
+    mean = jnp.mean(real.mean, axis=0)
+    if real.train_mean is None:
+        real = dataclasses.replace(real, train_mean=mean)
+    mean = jnp.broadcast_to(mean, real.mean.shape)
     options = {"weights": weights, "where": where, "valid": None, "bank": None}
     values = jax.jit(lambda pred, real, options: term.value(pred, real, HARD, options))(
         real.with_mean(mean), real, options

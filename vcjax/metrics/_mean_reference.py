@@ -50,6 +50,10 @@ def _status(similarity: str, *, pred_matters: bool = True) -> Callable:
     return status
 
 
+# Seen from the others, what the mean of all adds is the truth over P.
+_LEAK = "Without a training mean, the panel's own mean, which holds a share of each truth, points exactly its way."
+
+
 def mean_referenced_metrics() -> tuple[Metric, ...]:
     """Correlations, explained variance and size of the effect beyond the mean of perturbations.
 
@@ -59,9 +63,9 @@ def mean_referenced_metrics() -> tuple[Metric, ...]:
     score = ft.partial(Metric, perfect=1.0, higher_is_better=True, differentiable="smooth")
     r2 = {
         "status": _status("pearson", pred_matters=False),
-        "notes": "At most 0 for the mean itself: reading the shared response off the others earns nothing.",
+        "notes": "At most 0 for the training mean: reading the shared response off the others earns nothing. " + _LEAK,
     }
-    correlation = {"worst": -1.0, "notes": "Undefined for a prediction of the mean itself."}
+    correlation = {"worst": -1.0, "notes": "Undefined for a prediction of the training mean itself. " + _LEAK}
     return (
         score(
             name="delta_pearson_mean",

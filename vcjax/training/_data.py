@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._profiles import Profiles
 from .._types import GeneMask, GeneWeights
 from ..metrics import Bank
-from ..references._means import means_of_others
 
 
 class Batch(eqx.Module):
@@ -41,8 +40,9 @@ class TrainingData(eqx.Module):
     **Fields:**
 
     - `inputs`: what the model is told of each perturbation: arrays with the axis of perturbations first.
-    - `real`: their measured profiles. Effects beyond the mean are measured from `real.train_mean`; where that is not
-        given it is the mean of the *other* perturbations here, for each, so that it does not change with the minibatch.
+    - `real`: their measured profiles. What is measured beyond the mean is measured from `real.train_mean`; `fit` puts
+        the mean of the training perturbations there, for validation too, where it is not given. Without it metrics take
+        the mean of a minibatch's others, of which a prediction of the common mean is a mirror of the truth.
     - `weights`, `where`: gene weights for the metrics that need them, and genes that count.
     - `bank`: profiles that predictions are ranked among, by default these perturbations themselves: a minibatch is then
         ranked among all of them. Give those of other cells, so that the model cannot tell its own by their noise.
@@ -77,7 +77,7 @@ class TrainingData(eqx.Module):
         perts: Sequence[str] = (),
     ):
         self.inputs = jax.tree.map(jnp.asarray, inputs)
-        self.real = with_mean_of_others(real)
+        self.real = real
         self.weights = None if weights is None else jnp.asarray(weights)
         self.where = None if where is None else jnp.asarray(where)
         self.bank = bank
@@ -158,12 +158,11 @@ class TrainingData(eqx.Module):
                 raise ValueError(f"`own` needs one row of 0 to {candidates - 1} for each of {len(self)} perturbations.")
 
 
-def with_mean_of_others(real: Profiles) -> Profiles:
-    """Profiles that know the mean response: the one they were given, or for each row that of the others."""
-    if real.train_mean is not None or len(real.mean) < 2:
-        return real
-    others = means_of_others(real.mean, jnp.ones(len(real.mean), real.mean.dtype))
-    return eqx.tree_at(lambda r: r.train_mean, real, others, is_leaf=lambda x: x is None)
+def with_train_mean(data: TrainingData, mean: Float[Array, " genes"]) -> TrainingData:
+    """Data that know the mean of training perturbations: the one they were given, or this one."""
+    if data.real.train_mean is not None:
+        return data
+    return eqx.tree_at(lambda d: d.real.train_mean, data, mean, is_leaf=lambda x: x is None)
 
 
 def draw_rows(step: Int[Array, ""], size: int, batch: int | None, key: Array) -> Int[Array, " perts"]:

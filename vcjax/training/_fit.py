@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..losses import compose, ComposedLoss
 from ..metrics import CATALOGUE, Metric
 from . import _state
-from ._data import TrainingData
+from ._data import TrainingData, with_train_mean
 from ._failure import explain
 from ._history import History
 from ._step import evaluate, Forward, one_by_one, Plan, Record, SPREAD, take_step
@@ -110,9 +110,11 @@ def fit(
     **Raises:** `ValueError` for settings that contradict each other or a checkpoint; `FloatingPointError` where a step
     is not finite, naming the term of the loss and the perturbations.
     """
+    judged = data if validation is None else validation
+    mean = jnp.mean(data.real.mean, axis=0)
+    data, judged = with_train_mean(data, mean), with_train_mean(judged, mean)
     loss = _composed(loss, data)
     rows = _rows(metrics)
-    judged = data if validation is None else validation
     _check(steps, every, patience, batch, cells, data, judged, mesh)
     sign = _direction(monitor, loss, rows)
     params = eqx.filter(model, eqx.is_inexact_array)
