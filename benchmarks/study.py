@@ -6,7 +6,8 @@ Small networks (fMLP and latent additive) are trained with five losses, and scor
 held-out perturbations, beside the simple models and what a replicate of the cells reaches. `FOLDER` has real data
 (`perturbench-devel/devel.h5ad`, `papalexi-sceptredata/papalexi_lowmoi.h5ad`,
 `replogle-k562-rpe1-top1000/replogle_top1000.npz`); without it only simulated tasks run. Each task is written when it is
-done (`study_TASK.json`), and the report `study.md` is made of all that are there; `--report` makes it anew.
+done (`study_TASK.json`: the values of every perturbation, some megabytes, not kept in the repository), and the report
+`study.md` and `study.json` are made of all that are there; `--report` makes them anew.
 """
 
 import argparse
