@@ -112,6 +112,7 @@ def divided(pred, real):
     return part(pred, kept), part(real, kept), part(real, np.flatnonzero(train | (labels(real) == "non-targeting")))
 
 
+@pytest.mark.slow
 def test_training_perturbations_give_the_reference_and_the_weights(divided):
     pred, real, train = divided
     report = evaluate(pred, real, train=train, weights_from="train", metrics=WEIGHTED, **KEYS)
@@ -215,6 +216,7 @@ def test_noise_is_taken_off_weighted_errors(real):
     assert report.score("weighted_mse_unbiased") < 0 < report.score("weighted_mse")
 
 
+@pytest.mark.slow
 def test_echoes_is_a_preset(pred, real):
     report = evaluate(pred, real, preset="echoes", **KEYS)
     assert report.stamp["settings"]["weights"]["name"] == ECHOES.name
@@ -224,6 +226,7 @@ def test_echoes_is_a_preset(pred, real):
     assert report.score("echoes") <= max(mean, 0) + 1e-9  # the cosine is at most 1
 
 
+@pytest.mark.slow
 def test_metrics_of_the_measured_table_test_the_measured_side_only(pred, real):
     plan = prepare(pred, real, Reading(pert_col="target_gene"), metrics=["expr_mse_degs"])
     assert plan.tables is not None

@@ -216,6 +216,7 @@ def found(values):
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_ceiling_of_cell_eval(seed):
     real = shared_path("reference/pair_24x400/real_lognorm.h5ad")

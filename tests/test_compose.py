@@ -112,6 +112,7 @@ def test_a_metric_that_is_undefined_everywhere_counts_as_no_skill_and_does_not_p
     )
 
 
+@pytest.mark.slow
 def test_padding_neither_counts_nor_is_undefined():
     pad = lambda x: jnp.concatenate([x, jnp.full((3, GENES), 7.0)])
     padded = vcjax.Profiles(pad(REAL.mean), CONTROL, targets=jnp.concatenate([jnp.arange(PERTS), jnp.full(3, -1)]))

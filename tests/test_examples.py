@@ -12,7 +12,7 @@ from helpers import ROOT
 
 SLOW = {
     *("train_on_the_six.py", "train_on_weighted_mse.py", "define_a_metric.py", "ablate_a_metric.py"),
-    "train_on_metrics.ipynb",
+    *("train_on_metrics.ipynb", "tune_kernel_ridge.py", "control_bias.py"),
 }
 
 

@@ -68,6 +68,7 @@ def same(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.mark.slow
 def test_it_takes_the_steps_of_a_loop_written_by_hand(data):
     loss = compose({"weighted_mse": 1.0, "pds_l2": 0.5}, real=data.real, weights=WEIGHTS, softness=0.3)
     run = fit(start(), data, loss, ADAM, steps=7, every=3)
@@ -426,6 +427,7 @@ _DEVICES = """
 """
 
 
+@pytest.mark.slow
 def test_two_devices_agree_with_one(tmp_path):
     script = tmp_path / "devices.py"
     script.write_text(textwrap.dedent(_DEVICES))
