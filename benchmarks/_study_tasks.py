@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
+from transfer import FILES, half_normal
 
 import vcjax
 from vcjax.baselines import Features, one_hot
@@ -23,11 +24,6 @@ from vcjax.weights import CALIBRATED
 
 THIRDS = ("train", "weights", "score")
 LEAST_CELLS = 12  # of a perturbation: four in each third
-FILES = {
-    "k562": "perturbench-devel/devel.h5ad",
-    "papalexi": "papalexi-sceptredata/papalexi_lowmoi.h5ad",
-    "replogle": "replogle-k562-rpe1-top1000/replogle_top1000.npz",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +148,7 @@ def k562(folder: pathlib.Path, seed: int) -> Task:
     """The doubles of K562 from its single perturbations and half of the other doubles."""
     import anndata
 
-    held = anndata.read_h5ad(folder / FILES["k562"])
+    held = anndata.read_h5ad(folder / FILES["devel"])
     held = held[(held.obs["cell_type"] == "k562").to_numpy()]
     labels, values = held.obs["perturbation"].astype(str).to_numpy(), held.X
     cells = _dense(values)
@@ -227,16 +223,9 @@ def papalexi(folder: pathlib.Path, seed: int, folds: int = 3) -> Task:
 
 def replogle(folder: pathlib.Path, seed: int, folds: int = 3, genes: int = 1000) -> Task:
     """RPE1 from K562: pseudo-effects, of which only the order of 1,000 genes each is known."""
-    from scipy.stats import norm
-
     held = np.load(folder / FILES["replogle"])
     perts, names = tuple(map(str, held["perts"])), np.array(list(map(str, held["genes"])))
-    length = held["k562"].shape[1]
-    scores = norm.ppf(1 - (np.arange(length) + 0.5) / (2 * length))
-    effects = {}
-    for line in ("k562", "rpe1"):
-        effects[line] = np.zeros((len(perts), len(names)))
-        np.put_along_axis(effects[line], held[line].astype(int), scores[None, :], axis=1)
+    effects = {line: half_normal(held[line], len(names)) for line in ("k562", "rpe1")}
     # Genes that are listed most often in the line that the features come from: no look at the one to predict.
     kept = np.sort(np.argsort(-(effects["k562"] > 0).sum(axis=0), kind="stable")[:genes])
     source = effects["k562"] - effects["k562"].mean(axis=0)

@@ -13,7 +13,8 @@ from .._profiles import Profiles
 from .._relax import Relaxation
 from .._types import GeneMask, GeneWeights
 from ..losses import as_loss
-from ..metrics import CATALOGUE, Metric
+from ..metrics import Metric
+from ..metrics._catalogue import metric_named
 from ._interface import Baseline, Fitted, PertData
 
 
@@ -80,9 +81,7 @@ def problem_of(
     **Raises:** `ValueError` for a name that is not in the catalogue, and for a metric that cannot be a loss.
     """
     if isinstance(metric, str):
-        if metric not in CATALOGUE:
-            raise ValueError(f"No metric is called {metric!r}; see `vcjax.metrics.CATALOGUE`.")
-        metric = CATALOGUE[metric]
+        metric = metric_named(metric)
     if isinstance(metric, Metric):
         as_loss(metric)  # refuses diagnostics
     prepare = getattr(baseline, "prepare", None)

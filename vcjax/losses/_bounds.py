@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._pairwise import AbstractDistance, Cosine, L1, L2
 from .._relax import Relaxation
 from .._stats import safe_divide
+from ..metrics._catalogue import DISTANCES
 from ..metrics._metric import Differentiable, Metric
+from ..metrics._retrieval import candidate_gaps, check_options
 from ..metrics._rows import discrimination
 
 
 DistanceName = Literal["l1", "l2", "cosine"]
-_DISTANCES: dict[str, AbstractDistance] = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
 _MEDIAN = Relaxation(0.5)
 
 
@@ -89,14 +89,13 @@ def _bound(
     formula: str,
     differentiable: Differentiable = "smooth",
 ) -> Metric:
-    if distance not in _DISTANCES:
-        raise ValueError(f"`distance` must be one of {', '.join(map(repr, _DISTANCES))}, got {distance!r}.")
+    check_options(distance=(distance, DistanceName))
     if temperature is not None and not 0 < temperature < float("inf"):
         raise ValueError(f"`temperature` must be positive, got {temperature}.")
     return Metric(
         name=f"{name}_{distance}",
         function=discrimination(
-            _DISTANCES[distance], "real", exclude="panel", score=ft.partial(score, temperature=temperature)
+            DISTANCES[distance], "real", exclude="panel", score=ft.partial(score, temperature=temperature)
         ),
         summary=f"{summary}.",
         formula=formula,
@@ -117,12 +116,7 @@ def _gaps(
     temperature: float | None,
 ) -> tuple[Float[Array, "perts candidates"], Array, Float[Array, " perts"]]:
     """How much farther its own is than each candidate, in units of the temperature; which count, and how many."""
-    rows, columns = distances.shape
-    own = jnp.arange(rows) if own is None else own
-    others = jnp.arange(columns)[None, :] != own[:, None]
-    if candidates is not None:
-        others = others & jnp.asarray(candidates)[None, :]
-    gaps = jnp.take_along_axis(distances, own[:, None], axis=1) - distances
+    gaps, others = candidate_gaps(distances, own, candidates)
     unit = _MEDIAN.temperature(gaps, others) if temperature is None else jnp.asarray(temperature, gaps.dtype)
     return gaps / unit, others, jnp.sum(others, axis=1).astype(gaps.dtype)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .._profiles import Profiles
+from .._profiles import effects_as_profiles, Profiles
 from .._relax import HARD, Relaxation
 from .._types import GeneMask, GeneWeights
 from ..metrics import Bank
@@ -98,7 +98,7 @@ class ComposedLoss(eqx.Module):
         if self.schedule is None:
             return self.relax
         softness = jnp.asarray(self.schedule(step), jnp.result_type(float))
-        return Relaxation(softness, kernel=self.relax.kernel, rank_kernel=self.relax.rank_kernel)
+        return dataclasses.replace(self.relax, softness=softness)
 
 
 def compose(
@@ -139,7 +139,7 @@ def compose(
     relax = Relaxation(0.1) if relax is None else relax
     schedule = softness if callable(softness) else None
     if softness is not None and not callable(softness):
-        relax = Relaxation(softness, kernel=relax.kernel, rank_kernel=relax.rank_kernel)
+        relax = dataclasses.replace(relax, softness=softness)
     scale = lambda part: part if part.null is not None else _scaled_on(part, real, weights, where)
     return ComposedLoss(tuple(map(scale, parts)), relax, schedule)
 
@@ -151,7 +151,7 @@ def _scaled_on(term: Term, real: Profiles | Array | None, weights: GeneWeights, 
             "`real=`, or the value as `Term(..., null=)`."
         )
     if not isinstance(real, Profiles):
-        real = Profiles(jnp.asarray(real), jnp.zeros_like(jnp.asarray(real)[0]), space="delta")
+        real = effects_as_profiles(real)
     if term.metric.needs_de or term.metric.needs_energy:
         raise ValueError(
             f"`{term.name}` reads cells, which the mean of perturbations has none of: give what a prediction without "

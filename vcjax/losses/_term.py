@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._relax import HARD, Relaxation
-from ..metrics import CATALOGUE
+from ..metrics._catalogue import metric_named
 from ..metrics._metric import Metric
 
 
@@ -43,7 +43,7 @@ class Term(eqx.Module):
         null: float | None = None,
         best: float | None = None,
     ):
-        self.metric = find(metric) if isinstance(metric, str) else metric
+        self.metric = metric_named(metric) if isinstance(metric, str) else metric
         check_trainable(self.metric)
         self.coefficient = np.float64(coefficient) if isinstance(coefficient, int | float) else coefficient
         null = self.metric.no_skill if null is None else null
@@ -81,9 +81,8 @@ class Term(eqx.Module):
         """The same term with another value without skill."""
         return Term(self.metric, self.coefficient, null=null, best=float(np.asarray(self.best)))
 
-    def exact(self, soft: Float[Array, "..."], *args: Any) -> Float[Array, "..."]:
+    def exact(self, soft: Float[Array, "..."], pred: Any, real: Any, options: dict[str, Any]) -> Float[Array, "..."]:
         """The exact values beside the smooth ones, which are the same for a metric that needs no relaxation."""
-        pred, real, options = args
         if self.metric.differentiable != "relaxed":
             return lax.stop_gradient(soft)
         return self.value(lax.stop_gradient(pred), real, HARD, options)
@@ -97,16 +96,6 @@ def _check_scale(metric: Metric, null: float, best: float) -> None:
             f"The best value of `{metric.name}` must lie {better} the one without skill, got {best} and {null}: "
             "on this data the metric cannot tell them apart, and training on it would follow noise."
         )
-
-
-def find(name: str) -> Metric:
-    """A row of the catalogue.
-
-    **Raises:** `ValueError` for a name that is not in it.
-    """
-    if name not in CATALOGUE:
-        raise ValueError(f"No metric is called {name!r}; see `vcjax.metrics.CATALOGUE` or `vcjax list`.")
-    return CATALOGUE[name]
 
 
 def check_trainable(metric: Metric) -> None:

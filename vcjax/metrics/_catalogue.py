@@ -272,7 +272,7 @@ def _expression_family() -> tuple[Metric, ...]:
     )
 
 
-_DISTANCES: dict[str, AbstractDistance] = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
+DISTANCES: dict[str, AbstractDistance] = {"l1": L1(), "l2": L2(), "cosine": Cosine()}
 _NAMES = {"l1": "L1", "l2": "Euclidean", "cosine": "cosine"}
 
 
@@ -298,7 +298,7 @@ def _discriminations(control: ControlSource, exclude: _retrieval.Exclude, **opti
                 "Ties count one half; rewards inflated effects: read amplitude_ratio beside it."
             ),
         )
-        for kind, distance in _DISTANCES.items()
+        for kind, distance in DISTANCES.items()
     )  # fmt: skip
 
 
@@ -402,6 +402,16 @@ def _amplitudes(control: ControlSource) -> tuple[Metric, ...]:
 
 def _spread(pred, real, *, relax, weights, where, valid):
     return _amplitude.spread_ratio(pred.mean, real.mean, weights=weights, where=where, valid=valid)
+
+
+def metric_named(name: str) -> Metric:
+    """The row of `CATALOGUE` with this name.
+
+    **Raises:** `ValueError` for a name that is not in it.
+    """
+    if name not in CATALOGUE:
+        raise ValueError(f"No metric is called {name!r}; see `vcjax.metrics.CATALOGUE` or `vcjax list`.")
+    return CATALOGUE[name]
 
 
 def _table(*families: tuple[Metric, ...]) -> dict[str, Metric]:

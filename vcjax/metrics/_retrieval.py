@@ -42,23 +42,33 @@ def candidates_closer(
         closer if it stands before the query's own (what a stable argsort does).
     - `relax`: smooths the comparisons; the two conventions that are not `"half"` are exact only.
     """
+    own = _own(own, *distances.shape)
+    gaps, others = candidate_gaps(distances, own, candidates)
+    closer = relax.step(gaps, relax.temperature(gaps, others))
+    if ties != "half":
+        before = jnp.arange(distances.shape[1])[None, :] < own[:, None]
+        tied = jnp.where(before, 1.0, 0.0) if ties == "position" else jnp.ones(gaps.shape)
+        closer = jnp.where(gaps == 0, tied.astype(closer.dtype), closer)
+    closer = jnp.sum(jnp.where(others, closer, 0), axis=1)
+    # A distance that is not a number says nothing about its row; a comparison would silently call it a loss.
+    mine = jnp.take_along_axis(distances, own[:, None], axis=1)
+    undefined = jnp.any(jnp.isnan(distances) & others, axis=1) | jnp.isnan(mine[:, 0])
+    return jnp.where(undefined, jnp.nan, closer), jnp.sum(others, axis=1).astype(closer.dtype)
+
+
+def candidate_gaps(
+    distances: Float[Array, "perts candidates"],
+    own: Int[ArrayLike, " perts"] | None,
+    candidates: Candidates,
+) -> tuple[Float[Array, "perts candidates"], Bool[Array, "perts candidates"]]:
+    """How much farther a query's own candidate is than each, and which of them count as others."""
     rows, columns = distances.shape
     own = _own(own, rows, columns)
     others = jnp.arange(columns)[None, :] != own[:, None]
     if candidates is not None:
         candidates = jnp.asarray(candidates)
         others = others & jnp.broadcast_to(candidates if candidates.ndim == 2 else candidates[None, :], others.shape)
-    mine = jnp.take_along_axis(distances, own[:, None], axis=1)
-    gaps = mine - distances
-    closer = relax.step(gaps, relax.temperature(gaps, others))
-    if ties != "half":
-        before = jnp.arange(columns)[None, :] < own[:, None]
-        tied = jnp.where(before, 1.0, 0.0) if ties == "position" else jnp.ones(gaps.shape)
-        closer = jnp.where(gaps == 0, tied.astype(closer.dtype), closer)
-    closer = jnp.sum(jnp.where(others, closer, 0), axis=1)
-    # A distance that is not a number says nothing about its row; a comparison would silently call it a loss.
-    undefined = jnp.any(jnp.isnan(distances) & others, axis=1) | jnp.isnan(mine[:, 0])
-    return jnp.where(undefined, jnp.nan, closer), jnp.sum(others, axis=1).astype(closer.dtype)
+    return jnp.take_along_axis(distances, own[:, None], axis=1) - distances, others
 
 
 def _own(own, rows, columns):
@@ -171,7 +181,7 @@ def perturbation_discrimination(
     Source: cell-eval2 0.20.0 (`pds_*`: `exclude="panel"`); cell-eval 0.8.2 (`discrimination_score_*`:
     `ties="position"`, `denominator="n"`, `exclude="own"`).
     """
-    _check_options(
+    check_options(
         ties=(ties, Ties),
         denominator=(denominator, Denominator),
         exclude=(exclude, Exclude),
@@ -214,7 +224,7 @@ def discrimination_from_distances(
     return jnp.where(others > 0, score, jnp.nan)
 
 
-def _check_options(**options):
+def check_options(**options):
     for name, (value, allowed) in options.items():
         if value not in allowed.__args__:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed.__args__))}, got {value!r}.")

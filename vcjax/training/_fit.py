@@ -15,7 +15,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..losses import compose, ComposedLoss
-from ..metrics import CATALOGUE, Metric
+from ..metrics import Metric
+from ..metrics._catalogue import metric_named
 from . import _state
 from ._data import TrainingData, with_train_mean
 from ._failure import explain
@@ -129,9 +130,8 @@ def fit(
     history = History()
     path = None if checkpoint is None else pathlib.Path(checkpoint)
     if path is not None and path.exists():
-        _check_settings(path, settings)
-        state, about = _state.load(path, state)
-        history = History(**about["history"])
+        history = _checked_history(path, settings)
+        state = _state.load(path, state)
     if mesh is not None:
         mesh = Mesh(mesh.devices, mesh.axis_names)  # of axes that the compiler divides over, whatever they were
         plan = dataclasses.replace(plan, mesh=mesh)
@@ -153,7 +153,7 @@ def fit(
                 if sign * found[monitor] < float(state.score):
                     state = _better(state, sign * found[monitor])
                 if path is not None:
-                    _state.save(path, state, {"settings": settings, "history": history.as_dict()})
+                    _state.save(path, state, {"settings": settings, "history": vars(history)})
             stopped = _stops(history, int(state.found), patience, collapse, at, steps)
             if stopped is not None:
                 break
@@ -175,10 +175,7 @@ def _composed(loss: ComposedLoss | Mapping[str, float] | str, data: TrainingData
 
 
 def _rows(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
-    unknown = [name for name in metrics if isinstance(name, str) and name not in CATALOGUE]
-    if unknown:
-        raise ValueError(f"No metric is called {unknown[0]!r}; see `vcjax.metrics.CATALOGUE` or `vcjax list`.")
-    rows = [CATALOGUE[metric] if isinstance(metric, str) else metric for metric in metrics]
+    rows = [metric_named(metric) if isinstance(metric, str) else metric for metric in metrics]
     return {row.name: row for row in rows}
 
 
@@ -229,8 +226,10 @@ def _settings(model, data, loss, validation, **options) -> dict[str, Any]:
     }
 
 
-def _check_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
-    theirs = _state.read_about(path)["settings"]
+def _checked_history(path: pathlib.Path, settings: dict[str, Any]) -> History:
+    """What a checkpoint knows of the steps so far, if it is one of this training."""
+    about = _state.read_about(path)
+    theirs = about["settings"]
     changed = [name for name in settings if settings[name] != theirs.get(name)]
     if changed:
         name = changed[0]
@@ -239,6 +238,7 @@ def _check_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
             + (f" (also changed: {', '.join(changed[1:])})" if changed[1:] else "")
             + ". Going on would mix the two: name another file, or remove that one to start anew."
         )
+    return History(**about["history"])
 
 
 def _log(history: History, records: list[Record]) -> None:

@@ -46,14 +46,3 @@ class History:
     def write_csv(self, path: str | pathlib.Path, *, of: str = "evaluations") -> None:
         """Writes either table."""
         self.to_pandas(of=of).to_csv(path, index=False)
-
-    def before(self, step: int) -> "History":
-        """What a training that goes on from `step` knows."""
-        return History(
-            [row for row in self.steps if row["step"] < step],
-            [row for row in self.evaluations if row["step"] <= step],
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a file."""
-        return {"steps": self.steps, "evaluations": self.evaluations}

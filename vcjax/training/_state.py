@@ -43,11 +43,11 @@ def save(path: pathlib.Path, state: State, about: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def load(path: pathlib.Path, like: State[M]) -> tuple[State[M], dict[str, Any]]:
-    """A checkpoint, with what was said about it; `like` is a state of the same model and optimiser."""
+def load(path: pathlib.Path, like: State[M]) -> State[M]:
+    """The state in a checkpoint; `like` is one of the same model and optimiser."""
     with path.open("rb") as file:
-        about = json.loads(file.readline())
-        return eqx.tree_deserialise_leaves(file, like), about
+        file.readline()  # what it says about itself, see `read_about`
+        return eqx.tree_deserialise_leaves(file, like)
 
 
 def read_about(path: pathlib.Path) -> dict[str, Any]:
