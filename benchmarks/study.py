@@ -121,11 +121,11 @@ def train_network(task: Task, fold: np.ndarray, network: str, arm: str, seed: in
         validation=judged, forward=forward, seed=seed, progress=False,
     )  # fmt: skip
     inputs, covered = encoding.of([task.perts[i] for i in fold], jnp.float32)
-    batch = eqx.tree_at(lambda b: (b.inputs, b.rows), learnt.whole(), (inputs, jnp.asarray(fold)))
+    batch = eqx.tree_at(lambda b: (b.inputs, b.rows), learnt.batch(), (inputs, jnp.asarray(fold)))
     pred = forward(eqx.nn.inference_mode(run.model), batch, key=jax.random.key(0), relax=vcjax.HARD)
     pred = jnp.where(jnp.asarray(covered)[:, None], pred, mean[None, :])
     # What a factor on all effects beyond the mean should be, by the perturbations that were not trained on.
-    batch = judged.whole()
+    batch = judged.batch()
     guess = forward(eqx.nn.inference_mode(run.model), batch, key=jax.random.key(0), relax=vcjax.HARD) - mean[None, :]
     slope = jnp.sum(guess * (batch.real.mean - mean[None, :])) / jnp.maximum(jnp.sum(guess * guess), 1e-12)
     return np.asarray(pred), np.asarray(mean[None, :] + slope * (pred - mean[None, :])), run

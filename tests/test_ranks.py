@@ -10,6 +10,7 @@ from helpers import directional, finite_difference
 import vcjax
 from vcjax._ecdf import pairwise_ecdf, sorted_ecdf
 from vcjax._kernels import soft_step
+from vcjax._order import order_statistic, quantile_from_zero
 from vcjax._topk import hard_topk_mask, soft_topk_mask
 
 
@@ -242,3 +243,21 @@ def test_topk_masks_have_finite_gradients(softness, x):
     assert jnp.isfinite(grad).all()
     if softness == 0:
         assert not jnp.any(grad)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_order_statistics_are_those_of_a_sort(dtype):
+    rng = np.random.default_rng(0)
+    x = np.round(np.abs(rng.normal(size=(6, 23))), 1)  # ties
+    x[0, :5], x[1] = np.inf, 0.0
+    x = jnp.asarray(x, dtype)
+    ascending = np.sort(np.asarray(x, np.float64), axis=1)
+    for k in range(24):
+        found = np.asarray(order_statistic(x, jnp.full((6, 1), k)), np.float64)[:, 0]
+        np.testing.assert_array_equal(found, ascending[:, k - 1] if k else 0.0)
+
+
+def test_a_quantile_from_zero_is_interpolated_between_numbers():
+    x = jnp.asarray([3.0, jnp.inf, 1.0, 1.0, jnp.inf])
+    value = lambda place: float(quantile_from_zero(x, jnp.asarray([place]), jnp.asarray([3], jnp.int32))[0])
+    np.testing.assert_allclose([value(p) for p in (0.0, 0.25, 1.0, 1.5, 2.5, 3.0)], [0.0, 0.25, 1.0, 1.0, 2.0, 3.0])

@@ -14,7 +14,7 @@ from ._stats import absolute, is_rounding, safe_divide, safe_sqrt
 
 
 _L1_GENES, _L1_COLUMNS, _L1_ROWS = 16, 128, 8  # block sizes that keep a step of the scan in the innermost caches
-_BLOCK_ELEMENTS = 2**19  # elements of one block of genes
+_BLOCK_ELEMENTS = 3 * 2**18  # elements of one block of genes
 
 
 class Effects(eqx.Module):
@@ -46,6 +46,10 @@ class Effects(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         return self.profile.shape
 
+    def whole(self) -> Float[Array, "rows genes"]:
+        """The effects of all genes."""
+        return self._effect(lambda x: x)
+
     def block(self, start: Int[Array, ""] | int, size: int) -> Float[Array, "rows {size}"]:
         """The effects of `size` genes from `start`."""
         return self._effect(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis=-1))
@@ -56,7 +60,7 @@ class Effects(eqx.Module):
 
     def squares(self) -> Float[Array, " rows"]:
         """The squared norm of every row."""
-        return jnp.sum(jnp.square(self._effect(lambda x: x)), axis=1)
+        return jnp.sum(jnp.square(self.whole()), axis=1)
 
     def _effect(self, part):
         delta = part(self.profile)
@@ -177,9 +181,11 @@ def _gram(a, b, centred):
 
 
 def _sum_blocks(add, total, a, b, multiple=1):
-    """`add(total, x, y)` over blocks of genes of both sides, which the derivative makes again instead of keeping."""
+    """`add(total, x, y)` over blocks of genes of both sides, which the derivative makes again unless it is only one."""
     genes = a.shape[1]
     block = max(1, _BLOCK_ELEMENTS // max(a.shape[0], b.shape[0], 1) // multiple) * multiple
+    if genes <= block:
+        return add(total, a.whole(), b.whole())
     again = jax.checkpoint(
         lambda total, start, size: add(total, a.block(start, size), b.block(start, size)), static_argnums=(2,)
     )

@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from ._ecdf import pairwise_ecdf, sorted_ecdf
 from ._kernels import AbstractKernel, AbstractSortedKernel, Laplace, Logistic, soft_step
+from ._order import quantile_from_zero
 from ._topk import hard_topk_mask, soft_topk_mask
 
 
@@ -60,9 +61,8 @@ class Relaxation(eqx.Module):
             used = used & where
 
         def quantile():
-            ascending = jnp.sort(jnp.where(used, gaps, jnp.inf), axis=-1)
             count = jnp.sum(used, axis=-1, keepdims=True, dtype=jnp.int32)
-            value = _from_zero(ascending, softness * count.astype(gaps.dtype), count)
+            value = quantile_from_zero(jnp.where(used, gaps, jnp.inf), softness * count.astype(gaps.dtype), count)
             return jnp.where(count > 0, value, 1)
 
         return lax.cond(softness > 0, quantile, lambda: jnp.zeros_like(gaps[..., :1]))
@@ -139,8 +139,8 @@ class Relaxation(eqx.Module):
         descending = -jnp.sort(-x)
         place = jnp.clip(k.astype(jnp.int32), 1, x.size - 1)
         boundary = 0.5 * (descending[place - 1] + descending[place])
-        gaps = jnp.sort(jnp.abs(x - boundary))
-        gap = _from_zero(gaps, (softness * k)[None], jnp.asarray([x.size]))[0]
+        gaps = jnp.abs(x - boundary)
+        gap = quantile_from_zero(gaps, (softness * k)[None], jnp.asarray([x.size], jnp.int32))[0]
         smallest = jnp.min(jnp.where(gaps > 0, gaps, jnp.inf))
         gap = jnp.where(gap > 0, gap, jnp.where(jnp.isfinite(smallest), softness * smallest, 1))
         return jnp.where(gap > 0, gap, 1)  # at softness 0 the soft mask is not used, but must not divide by zero
@@ -166,16 +166,6 @@ class Relaxation(eqx.Module):
         if x.shape[-1] < 2:
             return jnp.where(softness > 0, jnp.ones_like(x[..., :1]), 0)
         return lax.cond(softness > 0, gaps_of_order_statistics, lambda: jnp.zeros_like(x[..., :1]))
-
-
-def _from_zero(ascending, place, count):
-    """The value at a fractional `place` of 0, ascending[0], ascending[1], …, of which `count` are real."""
-    low = jnp.floor(place).astype(jnp.int32)
-    at = lambda i: jnp.take_along_axis(
-        ascending, jnp.clip(i - 1, 0, jnp.maximum(count.astype(jnp.int32) - 1, 0)), axis=-1
-    )
-    below = jnp.where(low > 0, at(low), 0)
-    return below + (place - low.astype(place.dtype)) * (at(low + 1) - below)
 
 
 HARD = Relaxation(0.0)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._stats import absolute, norm, safe_divide
+from .._stats import absolute, safe_divide, safe_sqrt
 from ..metrics import spread_ratio
 from ..metrics._mean_reference import mean_reference
 from ..metrics._metric import Metric
@@ -34,13 +34,15 @@ def amplitude_guard(low: float = 0.8, high: float = 1.25) -> Metric:
         raise ValueError(f"A band needs 0 < low < high, got {low} and {high}.")
 
     def guard(pred, real, *, relax, weights, where, valid) -> Float[Array, ""]:
-        guess, truth = (_beyond_mean(side.mean, real, where, valid) for side in (pred, real))
-        size, extent = norm(guess), norm(truth)
+        reference, kept = mean_reference(real, valid), _kept(real, where, valid)
+        guess, truth = (kept * (side.mean - reference) for side in (pred, real))
+        square, extent = _total(guess * guess), _total(truth * truth)
         # What rounding leaves of a prediction of the mean itself has no size that could be held.
-        rounding = jnp.finfo(guess.dtype).eps * norm(jnp.ravel(pred.mean))
-        sized = (size > _ROUNDINGS * rounding) & (extent > 0)
-        along = jnp.where(sized, jnp.maximum(guess @ truth, _AIMLESS * size * extent), 1)
-        log_slope = jnp.log(along / jnp.where(sized, size * size, 1))
+        rounding = _ROUNDINGS * jnp.finfo(guess.dtype).eps
+        sized = (square > rounding**2 * _total(reference * reference)) & (extent > 0)
+        aimless = _AIMLESS * safe_sqrt(square) * safe_sqrt(extent)
+        along = jnp.where(sized, jnp.maximum(_total(guess * truth), aimless), 1)
+        log_slope = jnp.log(along / jnp.where(sized, square, 1))
         outside = jax.nn.relu(math.log(low) - log_slope) + jax.nn.relu(log_slope - math.log(high))
         return jnp.where(sized, outside * outside, 0)
 
@@ -61,8 +63,9 @@ def error_guard(tolerance: float = 0.0) -> Metric:
 
     def guard(pred, real, *, relax, weights, where, valid) -> Float[Array, ""]:
         kept = _kept(real, where, valid)
-        total = lambda x: jnp.sum(kept * absolute(x))
-        ours, theirs = total(pred.mean - real.mean), total(mean_reference(real, valid) - real.mean)
+        ours, theirs = (
+            _total(kept * absolute(guess - real.mean)) for guess in (pred.mean, mean_reference(real, valid))
+        )
         return jax.nn.relu(safe_divide(ours, theirs, 0.0) - 1 - tolerance)
 
     return _guard("error_guard", guard, "By how much the absolute error exceeds that of the mean of perturbations.")
@@ -108,5 +111,6 @@ def _kept(real, where, valid) -> Float[Array, "perts genes"]:
     return perts[:, None] * genes
 
 
-def _beyond_mean(mean, real, where, valid) -> Float[Array, " n"]:
-    return (_kept(real, where, valid) * (mean - mean_reference(real, valid))).ravel()
+def _total(x: Float[Array, "perts genes"]) -> Float[Array, ""]:
+    """The sum, by rows first, which rounds less."""
+    return jnp.sum(jnp.sum(x, axis=1))

@@ -89,32 +89,32 @@ class TrainingData(eqx.Module):
     def __len__(self) -> int:
         return self.real.mean.shape[0]
 
-    def batch(self, rows: Int[Array, " perts"], *, cells: int | None = None, key: Array | None = None) -> Batch:
-        """The minibatch of these rows, with `cells` control cells drawn for each; works under `jit`."""
-        taken = lambda x, least: None if x is None else x[rows] if x.ndim == least else x
+    def batch(
+        self, rows: Int[Array, " perts"] | None = None, *, cells: int | None = None, key: Array | None = None
+    ) -> Batch:
+        """The minibatch of these rows, by default all, with `cells` control cells drawn for each; works under `jit`."""
+        count = len(self) if rows is None else len(rows)
+        of_perts = lambda x: x if rows is None else x[rows]
+        taken = lambda x: x if x is None or x.ndim == 1 else of_perts(x)
         drawn = None
         if cells is not None:
             assert self.cells is not None
             assert key is not None
-            drawn = self.cells[jax.random.randint(key, (len(rows), cells), 0, len(self.cells))]
+            drawn = self.cells[jax.random.randint(key, (count, cells), 0, len(self.cells))]
         # A minibatch is ranked among all perturbations; all of them together need no bank for that.
         own = jnp.arange(len(self)) if self.own is None else self.own
         bank = None
-        if self.bank is not None or len(rows) < len(self):
-            bank = Bank(self.real if self.bank is None else self.bank, own[rows])
+        if self.bank is not None or count < len(self):
+            bank = Bank(self.real if self.bank is None else self.bank, of_perts(own))
         return Batch(
-            jax.tree.map(lambda x: x[rows], self.inputs),
-            self.real.take(rows),
-            rows,
-            taken(self.weights, 2),
-            taken(self.where, 2),
+            jax.tree.map(of_perts, self.inputs),
+            self.real if rows is None else self.real.take(rows),
+            jnp.arange(len(self)) if rows is None else rows,
+            taken(self.weights),
+            taken(self.where),
             bank,
             drawn,
         )
-
-    def whole(self, *, cells: int | None = None, key: Array | None = None) -> Batch:
-        """All perturbations as one batch."""
-        return self.batch(jnp.arange(len(self)), cells=cells, key=key)
 
     def unnamed(self) -> "TrainingData":
         """The same without labels: they are a static part, and other labels would compile every program anew."""
@@ -165,10 +165,12 @@ def with_train_mean(data: TrainingData, mean: Float[Array, " genes"]) -> Trainin
     return eqx.tree_at(lambda d: d.real.train_mean, data, mean, is_leaf=lambda x: x is None)
 
 
-def draw_rows(step: Int[Array, ""], size: int, batch: int | None, key: Array) -> Int[Array, " perts"]:
-    """The rows of a step: all, or `batch` of a new shuffle each epoch; what is left of one takes part in the next."""
+def draw_rows(step: Int[Array, ""], size: int, batch: int | None, key: Array) -> Int[Array, " perts"] | None:
+    """The rows of a step: all (`None`), or `batch` of a new shuffle each epoch; what is left of one takes part in the
+    next.
+    """
     if batch is None or batch >= size:
-        return jnp.arange(size)
+        return None
     per_epoch = size // batch
     order = jax.random.permutation(jax.random.fold_in(key, step // per_epoch), size)
     return jax.lax.dynamic_slice_in_dim(order, (step % per_epoch) * batch, batch)

@@ -80,7 +80,7 @@ def take_step(state: State, data: TrainingData, plan: Plan) -> tuple[State, Reco
 @eqx.filter_jit
 def evaluate(model: Any, data: TrainingData, plan: Plan, metrics: Mapping[str, Metric]) -> dict[str, Array]:
     """The exact loss as `loss`, the exact metrics of its terms and those asked for, and the spread of predictions."""
-    batch = data.whole(cells=plan.cells, key=jax.random.fold_in(plan.key, _EVALUATION))
+    batch = data.batch(cells=plan.cells, key=jax.random.fold_in(plan.key, _EVALUATION))
     key = jax.random.fold_in(plan.key, _EVALUATION - 1)
     pred = predicted(eqx.nn.inference_mode(model), batch, plan, key, HARD)
     value, parts = plan.loss(pred, batch.real, relax=HARD, **batch.options())
