@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse
 
+from .._files import replacing
 from ._context import cell_groups, check_controls, context_cells, one_context
 from ._errors import listing, Refusal
 from ._matrix import BLOCK_ENTRIES, BlockMatrix, n_rows, Source
@@ -248,14 +249,10 @@ def write_screen(
         obs=obs,
         var=pd.DataFrame(index=pd.Index(list(screen.genes))),
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         frame.write_h5ad(partial)
         with h5py.File(partial, "r+") as file:
             _fill(file["X"], screen, kept)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _fill(group, screen: Screen, kept: np.ndarray) -> None:
