@@ -1,5 +1,7 @@
 """Baselines: what they are made of, and the files they are written to."""
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -174,7 +176,7 @@ def test_the_peers_baselines_of_each_context():
     cell-eval2 0.20.0: the sums of all drawn cells, and of four. cell-eval 0.8.2: the sum of the mean profile, in
     float32, and its first genes.
     """
-    screen = ad.read_h5ad(shared_path("reference/pair_24x400") / "real.h5ad")
+    screen: Any = ad.read_h5ad(shared_path("reference/pair_24x400") / "real.h5ad")
     labels = screen.obs["target_gene"].to_numpy().astype(str)
     shallow = (np.arange(len(labels)) % 2 == 1) & (labels != "GENE0003")  # which has no such perturbation
     counts = screen.X.toarray()

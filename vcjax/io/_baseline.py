@@ -69,10 +69,11 @@ class LogCells(Source):
     def __init__(self, screen: Screen) -> None:
         self.matrix, self.shape, self.dtype = screen.matrix, screen.matrix.shape, np.dtype(np.float32)
         totals: Any = cell_totals(screen.matrix, BLOCK_ENTRIES) if screen.totals is None else screen.totals
-        self.divisors = np.array(totals, np.float64)
+        target = np.ones(self.shape[0])
         for _, inside in context_cells(screen):
             positive = totals[inside & (screen.codes >= -1) & (totals > 0)]
-            self.divisors[inside] /= float(np.median(positive)) if len(positive) else 1.0
+            target[inside] = np.median(positive) if len(positive) else 1.0
+        self.divisors = totals / target
 
     def blocks(self, max_entries: int) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         for start, block in self.matrix.chunks(max_entries):
