@@ -2,21 +2,18 @@
 
     python _calibration_worker.py NAME FOLDER THREADS
 
-Reads the name of a case a line from standard input, and answers with wall and CPU seconds of the call alone and with
-the most memory that it held beyond what was there before. `FOLDER` holds the input; what a case finds goes to
+A request (see `_peer.py`) is `{"case": "weighted"}`. `FOLDER` holds the input; what a case finds goes to
 `NAME-CASE.npz` there.
 """
 
 import importlib
-import json
-import os
 import pathlib
 import sys
-import time
 import types
 from typing import Any
 
 import numpy as np
+from _peer import serve
 
 
 SAMPLES = 1000
@@ -326,40 +323,19 @@ class ScPertEval:
         return found
 
 
-def peak_of(call):
-    """Result, wall and CPU seconds, and how far resident memory rose above what it was before."""
-    status = pathlib.Path("/proc/self/status")
-    field = lambda name: next(
-        (int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(name)), None
-    )
-    before = None
-    try:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = field("VmRSS:")
-    except OSError:
-        pass
-    cpu, wall = time.process_time(), time.perf_counter()
-    found = call()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = None if before is None else max(0, (field("VmHWM:") or 0) - before)
-    return found, {"wall": wall, "cpu": cpu, "peak": peak}
-
-
 def main():
     name, folder, threads = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a package prints must not come between the answers
-    if name == "scperteval":
-        contender = ScPertEval(folder, threads)
-    else:
-        contender = Numpy(folder, threads) if name == "numpy" else Vcjax(folder, threads, int(name[-2:]))
-    print(json.dumps({}), file=answers, flush=True)
-    for line in sys.stdin:
-        case = line.strip()
-        found, answer = peak_of(contender.prepare(case))
+
+    def start():
+        if name == "scperteval":
+            return ScPertEval(folder, threads).prepare
+        return (Numpy(folder, threads) if name == "numpy" else Vcjax(folder, threads, int(name[-2:]))).prepare
+
+    def send(found, case):
         save: Any = np.savez
         save(folder / f"{name}-{case}.npz", **{key: np.asarray(value) for key, value in found.items()})
-        print(json.dumps(answer), file=answers, flush=True)
+
+    serve(start, send)
 
 
 if __name__ == "__main__":

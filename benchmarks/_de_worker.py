@@ -3,21 +3,18 @@
     python _de_worker.py pdex|illico|scanpy FOLDER THREADS
 
 `FOLDER` holds `values.npz`, a sparse matrix of cells by genes of logarithms, and `codes.npy`, the perturbation of each
-cell or -1. Each line of standard input asks for one run of that many genes, and is answered with one line of wall and
-CPU seconds of the call alone. The p-values, (perts, genes), are left in `FOLDER/NAME.npy`; those of scanpy are not, as
-it sorts its tables.
+cell or -1. A request (see `_peer.py`) is `{"genes": 32}`, of the first of them. The p-values, (perts, genes), are left
+in `FOLDER/NAME.npy`; those of scanpy are not, as it sorts its tables.
 """
 
 import importlib
-import json
 import logging
-import os
 import pathlib
 import sys
-import time
 import warnings
 
 import numpy as np
+from _peer import serve
 
 
 CONTROL, COLUMN = "non-targeting", "target"
@@ -71,17 +68,22 @@ def main():
     name, folder, threads = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the package prints must not come between the answers
-    cells = read_cells(folder)
-    for line in sys.stdin:
-        part = cells[:, : int(line)].copy()
-        cpu, wall = time.process_time(), time.perf_counter()
-        table = {"pdex": pdex, "illico": illico, "scanpy": scanpy}[name](part, threads)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    run = {"pdex": pdex, "illico": illico, "scanpy": scanpy}[name]
+
+    def start():
+        cells = read_cells(folder)
+
+        def prepare(genes):
+            part = cells[:, :genes].copy()
+            return lambda: run(part, threads)
+
+        return prepare
+
+    def send(table, genes):
         if table is not None:
             np.save(folder / f"{name}.npy", by_name(*table()))
-        print(json.dumps({"wall": wall, "cpu": cpu}), file=answers, flush=True)
+
+    serve(start, send)
 
 
 if __name__ == "__main__":

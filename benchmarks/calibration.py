@@ -8,9 +8,7 @@ after a first call each, which compiles and fills caches.
 """
 
 import argparse
-import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,6 @@ from _measure import (
     machine,
     preamble,
     RESULTS,
-    Sample,
     table,
     target,
     target_rows,
@@ -33,6 +30,7 @@ from _measure import (
     versions_of,
     write_results,
 )
+from _peer import Peer
 
 
 CASES = {
@@ -64,44 +62,10 @@ bootstrap.
 """
 
 
-class Worker:
-    """A process that runs one contender's cases."""
-
-    def __init__(self, python: str, name: str, folder: pathlib.Path, threads: int):
-        self._name, self._folder = name, folder
-        worker = pathlib.Path(__file__).with_name("_calibration_worker.py")
-        with open(folder / f"{name}.log", "wb") as log:
-            self._process = subprocess.Popen(
-                [python, worker, name, folder, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-            )
-        self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            log = (self._folder / f"{self._name}.log").read_text()
-            raise RuntimeError(f"The process of {self._name} has ended:\n{log[-2000:]}")
-        return json.loads(line)
-
-    def run(self, case: str) -> Sample:
-        """One run; `RuntimeError`, with the end of its log, if the process died."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{case}\n".encode())
-        self._process.stdin.flush()
-        answer = self._answer()
-        return Sample(answer["wall"], answer["cpu"], answer["peak"])
-
-    def values(self, case: str) -> dict[str, np.ndarray]:
-        """What the last run of a case found."""
-        with np.load(self._folder / f"{self._name}-{case}.npz") as found:
-            return dict(found)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+def values_of(worker: Peer, case: str) -> dict[str, np.ndarray]:
+    """What the last run of a case found."""
+    with np.load(worker.folder / f"{worker.name}-{case}.npz") as found:
+        return dict(found)
 
 
 def make_cells(perts: int, cells: int, controls: int, genes: int, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:
@@ -153,7 +117,7 @@ def write_moments(folder: pathlib.Path, cells: sp.csr_matrix, codes: np.ndarray)
     np.save(folder / "values.npy", np.random.default_rng(0).gamma(2, 0.5, (METRICS, perts)))
 
 
-def run_case(case: str, workers: Mapping[str, Worker], rounds: int) -> dict[str, Any]:
+def run_case(case: str, workers: Mapping[str, Peer], rounds: int) -> dict[str, Any]:
     """All contenders of one case in turn, after a first call of each."""
     contenders, titles = {}, {}
     for name, worker in workers.items():
@@ -161,11 +125,11 @@ def run_case(case: str, workers: Mapping[str, Worker], rounds: int) -> dict[str,
             title = TITLES[name]
             if its_case in ("moments", "cached") and name == "scperteval":
                 title += {"moments": ", tests not cached", "cached": ", tests cached"}[its_case]
-            contenders[title] = lambda worker=worker, its_case=its_case: worker.run(its_case)
+            contenders[title] = lambda worker=worker, its_case=its_case: worker.run(case=its_case)
             titles[title] = worker, its_case
-            worker.run(its_case)
+            worker.run(case=its_case)
     measured = interleave(contenders, rounds, budget=BUDGET)
-    values = {title: worker.values(its_case) for title, (worker, its_case) in titles.items()}
+    values = {title: values_of(worker, its_case) for title, (worker, its_case) in titles.items()}
     results = {title: runs.summary() for title, runs in measured.items()}
     unit = results[TITLES["vcjax64"]]
     reference = next((title for title in values if title.startswith("scPertEval")), "NumPy")
@@ -231,15 +195,16 @@ def run(args: argparse.Namespace, threads: int) -> tuple[list[dict[str, Any]], i
         folder = pathlib.Path(temporary)
         sp.save_npz(folder / "cells.npz", cells, compressed=False)
         np.save(folder / "codes.npy", codes)
+        start = lambda python, name: Peer(python, "_calibration_worker.py", name, folder, threads)
         workers = {}
         if args.peer:
-            workers["scperteval"] = Worker(args.peer, "scperteval", folder, threads)
+            workers["scperteval"] = start(args.peer, "scperteval")
         else:
             write_halves(folder, codes)
         write_moments(folder, cells, codes)
         stored = int(cells.nnz)
         del cells
-        ours = {name: Worker(sys.executable, name, folder, threads) for name in ("vcjax64", "vcjax32", "numpy")}
+        ours = {name: start(sys.executable, name) for name in ("vcjax64", "vcjax32", "numpy")}
         workers = {**ours, **workers}
         cases = [run_case(case, workers, args.rounds) for case in args.cases]
         for worker in workers.values():

@@ -7,9 +7,7 @@ each after a first call that compiles. All test every perturbation against the c
 """
 
 import argparse
-import json
 import pathlib
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,6 +31,7 @@ from _measure import (
     versions_of,
     write_results,
 )
+from _peer import Peer
 
 from vcjax.de import rank_sums, RankSums
 
@@ -58,41 +57,17 @@ p-values above 1e-290 from the first row.
 """
 
 
-class Peer:
-    """A process that has imported a peer and answers requests to run it."""
+def start_peer(python: str, name: str, folder: pathlib.Path, threads: int) -> Peer:
+    """A peer that has made its first call, in which packages compile."""
+    peer = Peer(python, "_de_worker.py", name, folder, threads)
+    peer.run(genes=FIRST_GENES)
+    return peer
 
-    def __init__(self, python: str, name: str, folder: pathlib.Path, threads: int):
-        self._name, self._folder = name, folder
-        worker = pathlib.Path(__file__).with_name("_de_worker.py")
-        with open(folder / f"{name}.log", "wb") as log:
-            self._process = subprocess.Popen(
-                [python, worker, name, folder, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-            )
-        self.run(FIRST_GENES)
 
-    def run(self, genes: int) -> Sample:
-        """One run; `RuntimeError`, with the end of its log, if the process died."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{genes}\n".encode())
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            log = (self._folder / f"{self._name}.log").read_text()
-            raise RuntimeError(f"The process of {self._name} has ended:\n{log[-2000:]}")
-        answer = json.loads(line)
-        return Sample(answer["wall"], answer["cpu"])
-
-    def pvalues(self) -> np.ndarray | None:
-        """Those of the last run, if it left them."""
-        path = self._folder / f"{self._name}.npy"
-        return np.load(path) if path.exists() else None
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+def pvalues_of(peer: Peer) -> np.ndarray | None:
+    """Those of the last run, if it left them."""
+    path = peer.folder / f"{peer.name}.npy"
+    return np.load(path) if path.exists() else None
 
 
 def make_cells(perts: int, cells: int, controls: int, genes: int, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:
@@ -149,10 +124,10 @@ def run_size(name: str, rounds: int, pythons: Mapping[str, str], threads: int) -
         sp.save_npz(folder / "values.npz", values, compressed=False)
         np.save(folder / "codes.npy", codes)
         chosen = [peer for peer in pythons if peer != "scanpy" or name in SCANPY_SIZES]
-        peers = {peer: Peer(pythons[peer], peer, folder, threads) for peer in chosen}
-        contenders |= {peer: lambda process=process: process.run(genes) for peer, process in peers.items()}
+        peers = {peer: start_peer(pythons[peer], peer, folder, threads) for peer in chosen}
+        contenders |= {peer: lambda process=process: process.run(genes=genes) for peer, process in peers.items()}
         measured = interleave(contenders, rounds)
-        apart = {peer: _apart(expected, process.pvalues()) for peer, process in peers.items()}
+        apart = {peer: _apart(expected, pvalues_of(process)) for peer, process in peers.items()}
         for process in peers.values():
             process.close()
     for engine in ENGINES[1:]:

@@ -8,9 +8,7 @@ arrays in a process that has imported them already.
 """
 
 import argparse
-import json
 import pathlib
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _measure import interleave, load, machine, RESULTS, Sample, time_call, versions, versions_of, write_results
+from _peer import Peer
 from _report import distances_report
 from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
@@ -42,48 +41,25 @@ ALLOWED = {"distance": 2, "score": 4, "gradient": 6}
 SOFT = vcjax.Relaxation(0.1)
 
 
-class Peer:
-    """A process that has imported a peer and answers requests for its discrimination score."""
+def start_peer(python: str, name: str, folder: pathlib.Path) -> Peer:
+    """A peer that has made its first call, in which packages do what they do once."""
+    peer = Peer(python, "_distances_worker.py", name, folder)
+    peer.run(distance="l1", rows=1)
+    return peer
 
-    def __init__(self, python: str, name: str, folder: pathlib.Path):
-        worker = pathlib.Path(__file__).with_name("_peer_worker.py")
-        self._log = folder / f"{name}.log"
-        with open(self._log, "wb") as log:
-            command = [python, worker, name, folder]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        self.scores: list[float] = []
-        self.time("l1", 1)  # what a package does in its first call only
 
-    def time(self, distance: str, rows: int) -> Sample:
-        """The score of the first `rows` predictions; `RuntimeError`, with the end of its log, if the process died."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"distance": distance, "rows": rows}).encode() + b"\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"The peer's process has ended:\n{self._log.read_text()[-2000:]}")
-        answer = json.loads(line)
-        self.scores = answer["scores"]
-        return Sample(answer["wall"], answer["cpu"])
+def peer_timer(peer: Peer, distance: str, rows: int, sampled: int | None) -> Callable[[], Sample]:
+    """A contender: the score of the first `rows` predictions, measured, or estimated from the time of `sampled`."""
+    if sampled is None:
+        return lambda: peer.run(distance=distance, rows=rows)
 
-    def time_sampled(self, distance: str, rows: int, sampled: int) -> Sample:
-        """All rows, from the time of one and of `sampled`, and no less than the latter."""
-        one, some = self.time(distance, 1), self.time(distance, sampled)
+    def estimate() -> Sample:
+        one, some = peer.run(distance=distance, rows=1), peer.run(distance=distance, rows=sampled)
+        # Linear in the rows, and no less than what was measured.
         scale = lambda a, b: max(b, a + (b - a) * (rows - 1) / (sampled - 1))
         return Sample(scale(one.wall, some.wall), scale(one.cpu, some.cpu))
 
-    def timer(self, distance: str, rows: int, sampled: int | None) -> Callable[[], Sample]:
-        """A contender: all rows, measured or estimated."""
-        if sampled is None:
-            return lambda: self.time(distance, rows)
-        return lambda: self.time_sampled(distance, rows, sampled)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+    return estimate
 
 
 def effects(perts: int, genes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -151,14 +127,14 @@ def score_case(name: str, pred: np.ndarray, real: np.ndarray, rounds: int, peers
     sampled = {"cell-eval2": L1_ROWS if name == "l1" and perts > CELL_EVAL2_LIMIT else None}
     sampled["cell-eval"] = None if perts <= LOOP_LIMIT else LOOP_ROWS
     for key, rows in sampled.items():
-        contenders[key if rows is None else f"{key} (from {rows} rows)"] = peers[key].timer(name, perts, rows)
+        contenders[key if rows is None else f"{key} (from {rows} rows)"] = peer_timer(peers[key], name, perts, rows)
     case = _case("score", name, pred, interleave(contenders, rounds, budget=BUDGET), "vcjax float64")
     apart = lambda ours, theirs: float(np.max(np.abs(np.asarray(ours) - theirs)))
     v2 = np.asarray(programs["float64"](*sides["float64"]))
-    agreement = {"cell-eval2": apart(v2[: len(peers["cell-eval2"].scores)], peers["cell-eval2"].scores)}
+    agreement = {"cell-eval2": apart(v2[: len(peers["cell-eval2"].found)], peers["cell-eval2"].found)}
     if sampled["cell-eval"] is None:
         v1 = jax.jit(CELL_EVAL[f"discrimination_score_{name}"])(*sides["float64"])
-        agreement["cell-eval"] = apart(v1, peers["cell-eval"].scores)
+        agreement["cell-eval"] = apart(v1, peers["cell-eval"].found)
     return {**case, "agreement": agreement}
 
 
@@ -218,7 +194,7 @@ def run_size(perts: int, genes: int, rounds: int, python: str) -> list[dict[str,
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/pred.npy", pred)
         np.save(f"{folder}/real.npy", real)
-        peers = {name: Peer(python, name, pathlib.Path(folder)) for name in ("cell-eval", "cell-eval2")}
+        peers = {name: start_peer(python, name, pathlib.Path(folder)) for name in ("cell-eval", "cell-eval2")}
         cases = []
         for name in DISTANCES:
             cases.append(distance_case(name, pred, real, rounds))

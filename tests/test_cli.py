@@ -243,6 +243,17 @@ def test_baseline_writes_what_it_scores_and_its_cells(folder, tmp_path, capsys):
     assert "another run" in capsys.readouterr().err
 
 
+def test_a_baseline_of_several_contexts(folder, tmp_path):
+    real, cells = ad.read_h5ad(folder / "real.h5ad"), tmp_path / "cells.h5ad"
+    real.obs["line"] = np.where(np.arange(real.n_obs) % 2, "B", "A")
+    real.write_h5ad(tmp_path / "real.h5ad")
+    command = ["baseline", "-ar", str(tmp_path / "real.h5ad"), "--celltype-col", "line", "--metrics", "expr_mse"]
+    assert main([*command, "-o", str(tmp_path / "out"), "--save-pred", str(cells), "--quiet"]) == 0
+    assert (tmp_path / "out" / "A_results.csv").is_file()
+    assert (tmp_path / "out" / "B_results.csv").is_file()
+    np.testing.assert_array_equal(ad.read_h5ad(cells).obs["line"], real.obs["line"])
+
+
 def test_compare_says_which_of_two_runs_is_better(folder, tmp_path, capsys):
     for name, pred in (("same", "real.h5ad"), ("reversed", "other_pair.h5ad")):
         assert run(folder, tmp_path / name, "--metrics", "expr_mse,pds_l1", "--quiet", pred=pred) == 0

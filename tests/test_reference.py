@@ -101,6 +101,50 @@ def test_the_challenge_of_2026(folder, tmp_path):
         np.testing.assert_allclose(float(means[row["metric"]]), float(row["mean"]), rtol=1e-10, err_msg=row["metric"])
 
 
+def test_the_challenge_of_2025(folder):
+    pair = (folder / "pred_lognorm.h5ad", folder / "real_lognorm.h5ad")
+    report = evaluate(*pair, preset="vcc2025", metrics=list(CHALLENGE_OF_2025))
+    means = {row.metric: row.value for row in report.aggregates}
+    for label, *theirs in np.reshape(CELL_EVAL_066[folder.name].split(), (-1, 1 + len(CHALLENGE_OF_2025))):
+        for metric, value in zip(CHALLENGE_OF_2025, theirs, strict=True):
+            ours = means[metric] if label == "mean" else by_label(report, metric)[label]
+            np.testing.assert_allclose(ours, float(value), rtol=rtol_v1(metric), err_msg=f"{metric} {label}")
+
+
+# The profiles "vcc" and "minimal" of the first challenge, by cell-eval 0.6.6 with pdex 0.1.27 on the log-normalised
+# pairs: its means over all perturbations, and some of these.
+CHALLENGE_OF_2025 = (
+    *("mae", "discrimination_score_l1", "overlap_at_N", "precision_at_N", "de_nsig_counts_real", "de_nsig_counts_pred"),
+    *("pearson_delta", "mse"),
+)
+CELL_EVAL_066 = {
+    "pair_24x400": """
+        mean 0.2661682969580094 0.9270833333333334 0.3942937965639956 0.2723294618033227
+            88.41666666666667 186.375 0.42596886431177455 0.1292286322762569
+        GENE0000 0.23722843825817108 0.9583333333333334 0.2 0.10218978102189781
+            35 137 0.3068748712539673 0.09587692469358444
+        GENE0005 0.25095149874687195 1 0.6641509433962264 0.6637554585152838
+            265 229 0.5155772566795349 0.11723139137029648
+        GENE0012 0.3376438021659851 0.375 0.5959302325581395 0.6053811659192825
+            344 223 0.5679646730422974 0.1939580887556076
+        GENE0018 0.30929237604141235 0.9583333333333334 0.32786885245901637 0.23626373626373626
+            61 182 0.42578157782554626 0.17017127573490143
+        GENE0023 0.22156129777431488 1 0.1111111111111111 0.02857142857142857
+            9 140 0.03721645474433899 0.08468078821897507
+    """,
+    "papalexi_halves": """
+        mean 0.1442148780822754 0.76 0.19358095238095235 0.16520781098284604
+            5.28 5.36 0.2360815168917179 0.046529144868254664
+        BRD4 0.11329951882362366 1 0 0 1 2 0.4296417832374573 0.024735523387789726
+        IFNGR2 0.13430017232894897 0.92 0.68 0.6521739130434783
+            25 23 0.8000022768974304 0.035001665353775024
+        MARCH8 0.16286838054656982 0.4 0 0 1 0 -0.2399587780237198 0.05632931366562843
+        SPI1 0.34126055240631104 0.12 0 0 4 0 0.10008104145526886 0.24314643442630768
+        STAT2 0.12585069239139557 0.96 0.5 0 2 1 0.24512659013271332 0.03157694637775421
+    """,
+}
+
+
 def test_v1_values_of_every_perturbation(folder, v1_report):
     theirs = wide_values(folder / "v1_full.csv")
     assert set(theirs) == set(v1_report.metrics) == set(V1)

@@ -25,7 +25,8 @@ def baseline_command(args: argparse.Namespace) -> int:
         _check_target(target, args.adata_real, force=args.force)
     pred, real = baseline_of(args.adata_real, reading(args), get_preset(args.preset), args.emit, args.emit_seed)
     for target in targets:
-        write_screen(pred, target, pert_col=args.pert_col or "target_gene")
+        columns = {"pert_col": args.pert_col or "target_gene", "context_col": args.context_col or "celltype"}
+        write_screen(pred, target, **columns)
         if not (args.quiet or args.json):
             print(f"Wrote {target}")
     if path is not None:

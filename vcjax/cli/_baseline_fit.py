@@ -3,9 +3,9 @@
 import argparse
 import json
 import os
-import pathlib
 from typing import Any
 
+from .._files import replacing
 from ._machine import keep_compiled_programs, limit_threads
 from ._progress import progress_bars
 from ._values import names
@@ -58,7 +58,6 @@ def baseline_table_command(args: argparse.Namespace) -> int:
     limit_threads(args.num_threads)
     from ..evaluation import baseline_table
     from ..evaluation._baseline_file import check_output
-    from ._compare import _write
     from ._run import reading
 
     keep_compiled_programs()
@@ -85,7 +84,8 @@ def baseline_table_command(args: argparse.Namespace) -> int:
             **options,
         )
     if args.output:
-        _write(table.to_pandas().to_csv(index=False), pathlib.Path(args.output))
+        with replacing(args.output) as partial:
+            partial.write_text(table.to_pandas().to_csv(index=False))
     if args.json:
         print(json.dumps(table.to_dict()))
     elif not args.quiet:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from .._files import replacing
 from ._machine import keep_compiled_programs
 
 
@@ -25,7 +26,8 @@ def compare_command(args: argparse.Namespace) -> int:
         names=tuple(args.names) if args.names else _names(args.run_a, args.run_b),
     )
     if args.output:
-        _write(found.to_pandas().to_csv(index=False), pathlib.Path(args.output))
+        with replacing(args.output) as partial:
+            partial.write_text(found.to_pandas().to_csv(index=False))
     if args.json:
         print(json.dumps(found.to_dict()))
     elif not args.quiet:
@@ -39,13 +41,3 @@ def _names(a: str, b: str) -> tuple[str, str]:
     """The names of both folders, or A and B where these are equal."""
     names = tuple(pathlib.Path(os.path.abspath(path)).name for path in (a, b))
     return ("A", "B") if names[0] == names[1] else (names[0], names[1])
-
-
-def _write(text: str, path: pathlib.Path) -> None:
-    """Under a temporary name until it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

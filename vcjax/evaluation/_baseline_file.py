@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import replacing
 from ..baselines import Prediction
 from ..io import Refusal, Screen, write_screen
 
@@ -40,15 +41,10 @@ class BaselineScreen:
 
         **Raises:** `Refusal` for a file that exists, unless `force`.
         """
-        path = pathlib.Path(path)
         check_output(path, force=force)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial.h5ad")
-        try:
+        with replacing(path) as partial:
             write_screen(self.screen, partial, pert_col=pert_col)
             self._describe(partial, pert_col)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _describe(self, path: pathlib.Path, pert_col: str) -> None:
         import h5py

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, TYPE_CHECKING
 
+from .._files import replacing
 from ..io import load_summary, Refusal, Screen, Summary
 
 
@@ -38,12 +39,11 @@ def save_cached(plan: "Plan", context: str, summary: Summary) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stamp = path.with_name(f"{path.name}.json")
     summary.save(path)
-    partial = stamp.with_name(f".{stamp.name}.{os.getpid()}.partial")
     key = _key(plan, context)
     if summary.de is not None and plan.tables is not None:
         key["de"] = dataclasses.asdict(plan.tables.settings)
-    partial.write_text(json.dumps(key, indent=2) + "\n")
-    os.replace(partial, stamp)
+    with replacing(stamp) as partial:
+        partial.write_text(json.dumps(key, indent=2) + "\n")
 
 
 def cache_path(path: str | os.PathLike, context: str) -> pathlib.Path:

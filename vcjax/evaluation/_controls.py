@@ -6,10 +6,9 @@ from typing import Literal
 import numpy as np
 
 from ..calibration import ControlSet
-from ..io import DESettings, Refusal, Screen, split_halves
+from ..io import DESettings, log_normalised, Refusal, Screen, split_halves
 from ..io._context import one_context
 from ..io._errors import listing
-from ..io._halves import normalised_whole
 from ._control_maker import ControlMaker
 from ._weighting import LEAST_CELLS
 
@@ -84,11 +83,11 @@ def make_controls(
     if wrong or not len(seeds):
         raise ValueError(f"`kinds` are of {', '.join(_ALL)} and `seeds` not empty, got {wrong or 'no seed'}.")
     screen = one_context(screen, context)
-    normal = normalised_whole(screen) if space == "lognorm" and target_sum is None else screen
+    normal = log_normalised(screen) if space == "lognorm" and target_sum is None else screen
     settings = de or DESettings()
     make = ControlMaker(
         screen=normal,
-        cells=normalised_whole(screen) if settings.target_sum is None else screen,
+        cells=log_normalised(screen) if settings.target_sum is None else screen,
         space=space,
         target_sum=target_sum,
         training=_training(screen, train),

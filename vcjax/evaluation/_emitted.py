@@ -50,13 +50,13 @@ class RatioCells(EmittedCells):
     def __init__(
         self, bank: scipy.sparse.csr_matrix, rows: np.ndarray, codes: np.ndarray, ratios: np.ndarray, seed: int | None
     ) -> None:
-        super().__init__(bank, ratios.shape[1], rows, np.ones(len(rows), bool), None)
-        self.codes, self.ratios, self.seed = codes, ratios, seed
+        super().__init__(bank, ratios.shape[1], rows, codes, ratios)
+        self.seed = seed
 
     def _block(self, start: int, stop: int) -> scipy.sparse.csr_matrix:
         block = self.bank[self.rows[start:stop]]
         cells = np.repeat(np.arange(start, stop), np.diff(block.indptr))
-        factors = self.ratios[self.codes[cells], block.indices]
+        factors = self.factors[self.scaled[cells], block.indices]
         if self.seed is None:
             values = np.log1p(np.expm1(block.data.astype(np.float64)) * factors)
         else:
@@ -117,7 +117,7 @@ def emit_screen(
         totals = np.asarray(bank.sum(axis=1), np.float64).ravel()
         depth = _PROFILE_DEPTH if emit == "profile" else float(np.median(totals[totals > 0]))
         made = ProfileCells((depth * shares if counted else profiles)[order], codes, seed if counted else None)
-    unperturbed = EmittedCells(bank, len(train.genes), np.arange(n_rows(bank)), np.zeros(n_rows(bank), bool), None)
+    unperturbed = EmittedCells(bank, len(train.genes), np.arange(n_rows(bank)))
     return dataclasses.replace(
         train,
         matrix=BlockMatrix(Stacked([made, unperturbed])),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._profiles import Profiles
-from ..io import Refusal, Screen
-from ..io._halves import label_order, normalised_whole, split_halves
+from ..io import log_normalised, Refusal, Screen
+from ..io._halves import label_order, split_halves
 from ..metrics import Metric
 from ._evaluate import prepare
 from ._presets import Preset
@@ -89,7 +89,7 @@ def open_replicates(
         )
     order = None if isinstance(real, Screen) else label_order(real, reading.pert_col, reading.layer)
     if preset.space == "lognorm" and preset.target_sum is None:
-        screen = normalised_whole(screen)
+        screen = log_normalised(screen)
     return Replicates(screen, order, selection, reading, {**options, "max_memory": max_memory})
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import jax
 
+from .._files import replacing
 from ..io import Refusal
 from ..io._errors import listing, suggestion
 from ..scores import cell_eval_policy, scaled_score, ScorePolicy, V2_POLICIES
@@ -39,14 +40,9 @@ class Scores:
         """Writes `metric,from_baseline`, the average in the last row, as the peers do."""
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "w", newline="") as file:
-                rows = [*self.values.items(), ("avg_score", self.average)]
-                csv.writer(file, lineterminator="\n").writerows([("metric", "from_baseline"), *rows])
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, open(partial, "w", newline="") as file:
+            rows = [*self.values.items(), ("avg_score", self.average)]
+            csv.writer(file, lineterminator="\n").writerows([("metric", "from_baseline"), *rows])
 
 
 def score(

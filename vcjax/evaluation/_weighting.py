@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..io import Refusal, Screen, split_halves, summarise, Summary
+from ..io import log_normalised, Refusal, Screen, split_halves, summarise, Summary
 from ..io._context import one_context
 from ..io._gene_moments import bulk_gene_noise, gene_moments, GeneMoments
-from ..io._halves import normalised_whole
 from ..weights import crossfit, shared_weights, WeightRecipe, Weights
 
 
@@ -118,7 +117,7 @@ def weighted_truths(
 
 def _halves(screen: Screen, real: Summary, weighting: Weighting, how: Profiling, context: str) -> tuple[Truth, ...]:
     if how.space == "lognorm" and how.target_sum is None:
-        screen = normalised_whole(screen)  # a half must not be scaled to a median of its own
+        screen = log_normalised(screen)  # a half must not be scaled to a median of its own
     first, second, _ = split_halves(one_context(screen, context), weighting.seed, min_cells=LEAST_CELLS)
     moments = [_moments(half, how, "") for half in (first, second)]
     kept = [label for label, n in zip(first.perts, moments[0].cells[:-1], strict=True) if n and label in real.perts]

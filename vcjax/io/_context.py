@@ -1,6 +1,7 @@
-"""Which row of the profiles each cell of a screen belongs to, and the cells of one context alone."""
+"""Which row of the profiles each cell of a screen belongs to, and the cells of each context alone."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -31,6 +32,35 @@ def one_context(screen: Screen, context: str | None) -> Screen:
     inside = screen.context_codes == _code(screen, context)
     codes = np.where(inside, screen.codes, -2).astype(screen.codes.dtype)
     return dataclasses.replace(screen, codes=codes, contexts=(), context_codes=None, context_means=None)
+
+
+def context_cells(screen: Screen) -> Iterator[tuple[str, np.ndarray]]:
+    """Each context and which cells it has; one named `""` with all cells for a screen without contexts."""
+    if screen.context_codes is None:
+        yield "", np.ones(len(screen.codes), bool)
+        return
+    for code, context in enumerate(screen.contexts):
+        yield context, screen.context_codes == code
+
+
+def check_controls(screen: Screen) -> None:
+    """Refuses a measured screen with perturbed cells and no control cells, in any of its contexts.
+
+    **Raises:** `Refusal`.
+    """
+    control, perturbed = screen.codes == -1, screen.codes >= 0
+    bare = [
+        context or "the whole screen"
+        for context, inside in context_cells(screen)
+        if np.any(inside & perturbed) and not np.any(inside & control)
+    ]
+    if bare:
+        raise Refusal(
+            what="The measured side has no control cells.",
+            where=f"{screen.name}, no cell labelled {screen.control!r} in {listing(bare)}",
+            why="Effects are measured from the control cells of their context.",
+            fix="name the label of the control cells (`control=`, `--control-pert`), or leave these contexts out.",
+        )
 
 
 def _code(screen: Screen, context: str | None) -> int:

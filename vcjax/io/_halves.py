@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._baseline import log_normalised, LogCells
 from ._errors import listing, Refusal
 from ._labels import choose_column
-from ._matrix import BlockMatrix
 from ._open import open_source
 from ._screen import Screen
 
@@ -77,19 +75,6 @@ def label_order(source: Any, pert_col: str | None = None, layer: str | None = No
     categories = pd.Categorical(opened.obs[column]).categories
     texts = (text.decode() if isinstance(text, bytes) else str(text) for text in categories)
     return tuple(dict.fromkeys(texts))
-
-
-def normalised_whole(screen: Screen) -> Screen:
-    """Counts as log-normalised cells, scaled to the median total of all cells of their context, not of a half."""
-    whole = log_normalised(screen)
-    if whole is screen or screen.context_codes is None:
-        return whole
-    source = LogCells(screen)
-    for i in range(len(screen.contexts)):
-        inside = screen.context_codes == i
-        part = LogCells(dataclasses.replace(screen, codes=np.where(inside, screen.codes, _LEFT_OUT)))
-        source.divisors[inside] = part.divisors[inside]
-    return dataclasses.replace(whole, matrix=BlockMatrix(source))
 
 
 def _groups(screen: Screen) -> list[tuple[str, dict[int, np.ndarray]]]:

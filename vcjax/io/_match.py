@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._context import check_controls
 from ._errors import listing, Refusal
 from ._genes import GeneRule, match_genes
 from ._match_notes import pair_notes
@@ -44,7 +45,7 @@ def match_screens(
     """
     _check_scales(pred, real)
     _check_contexts(pred, real, missing, extra)
-    _check_controls(real)
+    check_controls(real)
     shared, gene_notes = match_genes(pred.genes, real.genes, genes, (pred.name, real.name))
     pred, real, pert_notes = _match_perts(pred, real, missing, extra, min_cells)
     notes = [*gene_notes, *pert_notes]
@@ -89,23 +90,6 @@ def _check_contexts(pred: Screen, real: Screen, missing: Missing, extra: Extra) 
             fix='give them the same names, or allow it: `extra="ignore"` (`--extra ignore`).'
             if unknown
             else 'predict them, or choose how they count: `missing="worst"`, `"nan"` or `"skip"` (`--missing worst`).',
-        )
-
-
-def _check_controls(real: Screen) -> None:
-    control = real.codes == -1
-    if real.context_codes is None:
-        bare = [] if control.any() else ["the whole screen"]
-    else:
-        found = np.bincount(real.context_codes[control], minlength=len(real.contexts))
-        perturbed = np.bincount(real.context_codes[real.codes >= 0], minlength=len(real.contexts))
-        bare = [context for context, n, m in zip(real.contexts, found, perturbed, strict=True) if n == 0 and m > 0]
-    if bare:
-        raise Refusal(
-            what="The measured side has no control cells.",
-            where=f"{real.name}, no cell labelled {real.control!r} in {listing(bare)}",
-            why="Effects are measured from the control cells of their context.",
-            fix="name the label of the control cells (`control=`, `--control-pert`), or leave these contexts out.",
         )
 
 

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import zipfile
 from typing import Any, Literal, TYPE_CHECKING
 
 import numpy as np
 
+from .._files import replacing
 from ._de_table import FIELDS, HostTable
 from ._errors import Refusal
 
@@ -115,16 +115,10 @@ class Summary:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one `.npz` file, under a temporary name until it is complete."""
-        path = pathlib.Path(path)
         header = {"format": _FORMAT, "version": _VERSION, "fingerprint": self.fingerprint}
         content: dict[str, Any] = {"header": json.dumps(header), "content": _header(self), **_arrays(self)}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, **content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, **content)
 
 
 def load_summary(path: str | os.PathLike) -> Summary:

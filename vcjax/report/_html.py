@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from .._files import replacing
 from ..evaluation import Comparison, Report
 from ..io import Refusal
 from ._content import Calibrations, Content, Curves, Difficulty, make_content
@@ -97,12 +98,8 @@ def write_html(
     check_page(path, content.stamp.get("inputs") or {}, force=force)
     text = page(content, title or _title(content))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

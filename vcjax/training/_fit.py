@@ -126,12 +126,8 @@ def fit(
     )  # fmt: skip
     plan = Plan(loss, jax.random.key(seed), optimiser, forward, batch, cells, mesh)
     perts, data, judged = data.perts, data.unnamed(), judged.unnamed()
-    state = _state.start(model, optimiser.init(params))
-    history = History()
     path = None if checkpoint is None else pathlib.Path(checkpoint)
-    if path is not None and path.exists():
-        history = _checked_history(path, settings)
-        state = _state.load(path, state)
+    state, history = _resumed(path, settings, _state.start(model, optimiser.init(params)))
     if mesh is not None:
         mesh = Mesh(mesh.devices, mesh.axis_names)  # of axes that the compiler divides over, whatever they were
         plan = dataclasses.replace(plan, mesh=mesh)
@@ -224,6 +220,16 @@ def _settings(model, data, loss, validation, **options) -> dict[str, Any]:
         "loss": {"terms": terms, "softness": softness},
         **options,
     }
+
+
+def _resumed(
+    path: pathlib.Path | None, settings: dict[str, Any], start: _state.State[M]
+) -> tuple[_state.State[M], History]:
+    """Where to go on: at the checkpoint, if there is one, or at the start."""
+    if path is None or not path.exists():
+        return start, History()
+    history = _checked_history(path, settings)
+    return _state.load(path, start), history
 
 
 def _checked_history(path: pathlib.Path, settings: dict[str, Any]) -> History:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._files import replacing
+
 
 M = TypeVar("M")
 
@@ -33,14 +35,12 @@ class State(eqx.Module, Generic[M]):
 
 
 def save(path: pathlib.Path, state: State, about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint under a temporary name, and then in the place of the last one: never half of one."""
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("wb") as file:
+    """Writes a checkpoint in the place of the last one: never half of one."""
+    with replacing(path) as partial, partial.open("wb") as file:
         file.write((json.dumps(about) + "\n").encode())
         eqx.tree_serialise_leaves(file, state)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load(path: pathlib.Path, like: State[M]) -> State[M]:

@@ -1,22 +1,19 @@
 """Times the discrimination scores of cell-eval and cell-eval2 on given arrays; run by the peers' interpreter.
 
-    python _peer_worker.py cell-eval|cell-eval2 FOLDER
+    python _distances_worker.py cell-eval|cell-eval2 FOLDER
 
-Reads one JSON request a line from standard input, `{"distance": "l1", "rows": 100}`, and answers with one line of wall
-and CPU seconds of the call alone, and its scores. `FOLDER` holds `pred.npy` and `real.npy`, effects of shape
-(perts, genes) in float64. Perturbation i is labelled by, and targets, gene i.
+A request (see `_peer.py`) is `{"distance": "l1", "rows": 100}`; scores are sent back. `FOLDER` holds `pred.npy` and
+`real.npy`, effects of shape (perts, genes) in float64. Perturbation i is labelled by, and targets, gene i.
 """
 
 import importlib
-import json
 import logging
-import os
 import pathlib
 import sys
-import time
 import types
 
 import numpy as np
+from _peer import serve
 
 
 def cell_eval(pred, real, labels, genes):
@@ -57,17 +54,14 @@ def cell_eval2(pred, real, labels, genes):
 def main():
     peer, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     logging.disable(logging.CRITICAL)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the package prints must not come between the answers
-    pred, real = np.load(folder / "pred.npy"), np.load(folder / "real.npy")
-    genes = np.array([f"G{i:05d}" for i in range(pred.shape[1])])
-    score = {"cell-eval": cell_eval, "cell-eval2": cell_eval2}[peer](pred, real, genes[: len(pred)], genes)
-    for line in sys.stdin:
-        request = json.loads(line)
-        cpu, wall = time.process_time(), time.perf_counter()
-        scores = score(**request)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(json.dumps({"wall": wall, "cpu": cpu, "scores": list(scores.values())}), file=answers, flush=True)
+
+    def start():
+        pred, real = np.load(folder / "pred.npy"), np.load(folder / "real.npy")
+        genes = np.array([f"G{i:05d}" for i in range(pred.shape[1])])
+        score = {"cell-eval": cell_eval, "cell-eval2": cell_eval2}[peer](pred, real, genes[: len(pred)], genes)
+        return lambda **request: lambda: score(**request)
+
+    serve(start, send=lambda scores, **_: list(scores.values()))
 
 
 if __name__ == "__main__":
