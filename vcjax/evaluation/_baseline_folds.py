@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._profiles import Profiles
 from ..baselines import Baseline, PertData, Prediction
 from ..io import Refusal, Screen
 from ._baseline_data import configure, metadata_of, random_cells
@@ -135,6 +136,9 @@ def check_scored(data: PertData, scored: Sequence[str], folds: Folds) -> None:
         )
 
 
-def as_profile(effect: np.ndarray, control: Any) -> Any:
-    """The profile of effects: on the device, in the type of the control."""
-    return control[None, :] + jnp.asarray(effect, control.dtype)
+def as_profiles(effect: np.ndarray, real: Profiles) -> Profiles:
+    """Effects as profiles beside the measured ones, without sampling noise: what a prediction is off by is its error,
+    and none of it is the fault of cells that it was drawn from.
+    """
+    made = real.with_mean(real.control[None, :] + jnp.asarray(effect, real.control.dtype))
+    return dataclasses.replace(made, noise=jnp.zeros_like(made.mean[:, 0]))
