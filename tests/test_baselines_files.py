@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 from screens import dense, refused
 
-from vcjax.baselines import Additive, BASELINES, MeanResponse, PertData
+from vcjax.baselines import Additive, BASELINES, gene_set_features, MeanResponse, PertData
 from vcjax.cli import main
 from vcjax.evaluation import baseline_table, evaluate, fit_baseline, Reading
 from vcjax.evaluation._baseline_data import take_rows
@@ -234,6 +234,49 @@ def test_contexts_of_a_screen_and_of_others(whole, tmp_path):
 FEW = ("control", "generic_response", "additive", "wrong_target", "metadata_neighbour", "oracle_scaled")
 
 
+def gene_sets(screen):
+    """Each perturbation in a set with the next, as a file of gene sets and as vectors."""
+    names = [pert for pert in screen.perts if "+" not in pert]
+    sets = {f"set {i}": (name, names[(i + 1) % len(names)], "another") for i, name in enumerate(names)}
+    lines = ["\t".join((name, "", *genes)) for name, genes in sets.items()]
+    return "\n".join(lines), gene_set_features(sets, names)
+
+
+def test_features_come_from_files(folder, tmp_path):
+    train = read_screen(folder / "train.h5ad")
+    text, table = gene_sets(train)
+    (tmp_path / "sets.gmt").write_text(text)
+    rows = [",".join((name, *map(repr, row))) for name, row in zip(table.names, table.values.tolist(), strict=True)]
+    (tmp_path / "vectors.csv").write_text("\n".join(rows))
+    perts = table.names[:3]
+    for name in ("embedding_ridge", "knn"):
+        effects = [
+            fit_baseline(train, baseline=name, held_out=perts, features=source, emit="profile").prediction.effect
+            for source in (tmp_path / "sets.gmt", tmp_path / "vectors.csv", table)
+        ]
+        np.testing.assert_allclose(effects[0], effects[2], atol=1e-10)
+        np.testing.assert_allclose(effects[1], effects[2], atol=1e-10)
+        assert np.abs(np.diff(np.asarray(effects[0]), axis=0)).max() > 1e-6
+    with refused("features"):
+        fit_baseline(train, baseline="embedding_ridge", held_out=perts)
+    (tmp_path / "others.gmt").write_text("set\t\tX\tY\n")
+    with refused("None of", "named as the labels"):
+        fit_baseline(train, baseline="embedding_ridge", held_out=perts, features=tmp_path / "others.gmt")
+    found = baseline_table(
+        train,
+        baselines=["embedding_ridge", "reduced_rank", "permuted_features", "knn"],
+        features=tmp_path / "sets.gmt",
+        metrics=["expr_mse"],
+        folds=3,
+        duplicates=False,
+        samples=50,
+    )
+    assert found.skipped == {}
+    values = {row.baseline: row.value for row in found.rows}
+    assert len(set(values.values())) == 5
+    assert found.row("permuted_features", "expr_mse").role == "null"
+
+
 @pytest.fixture(scope="module")
 def table(whole):
     metrics = ("expr_mse", "pds_l1", "delta_pearson", "spread_ratio", "expr_mse_unbiased_capped_norm")
@@ -359,8 +402,9 @@ class TestTable:
         assert {*asked} | {*found.skipped} == {*BASELINES}
         assert f"Not fitted ({told['embedding_ridge']}): embedding_ridge, reduced_rank" in found.summary()
         alone = baseline_table(whole, metrics=["expr_mse"], duplicates=False, samples=50)
-        for name in ("cross_context_mean", "knn", "kernel_ridge"):
+        for name in ("cross_context_mean", "kernel_ridge"):
             assert "--external" in alone.skipped[name]
+        assert "features" in alone.skipped["knn"]
 
     def test_it_is_told_as_text_and_as_plain_values(self, table):
         text = table.summary()
@@ -449,6 +493,15 @@ class TestCommands:
         assert "over an input" in capsys.readouterr().err
         assert main([*command, "--force", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["baseline"] == "additive"
+
+    def test_features_are_a_file(self, folder, tmp_path, capsys):
+        text, table = gene_sets(read_screen(folder / "train.h5ad"))
+        (tmp_path / "sets.gmt").write_text(text)
+        command = ["baseline", "fit", str(folder / "train.h5ad"), "--baseline", "embedding_ridge", "--emit", "profile"]
+        command += ["--held-out", table.names[0], "-o", str(tmp_path / "pred.h5ad"), "--features"]
+        assert main([*command, str(tmp_path / "sets.gmt")]) == 0
+        assert "1 of 1 are covered" in capsys.readouterr().out
+        assert main([*command, str(tmp_path / "no.gmt"), "--force"]) == 2
 
     def test_labels_are_names_or_lines(self, folder, tmp_path):
         names = tmp_path / "labels.txt"

@@ -101,8 +101,8 @@ put it before the mean.
 
 _MISSING = {
     "external": "no screen of another context is given: external= / --external",
-    "features": "no features of perturbations are given",
-    "similarity": "no similarity of perturbations, nor a screen of another context, is given: external= / --external",
+    "features": "no features of perturbations are given: features= / --features",
+    "similarity": "no screen of another context and no features of perturbations are given",
     "combinations": "no combination to predict has parts in training",
     "targets": "no training perturbation targets a measured gene",
     "cells": "no cells are given",

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..baselines import Baseline, PertData, Prediction
+from ..baselines import Baseline, Features, PertData, Prediction
 from ..io import read_target_map, Refusal, resolve_targets, Screen
 from ..io._errors import listing
 from ._baseline_data import by_context, configure, measure, metadata_of, refusal_of, Space, without
@@ -40,7 +40,12 @@ class BaselineFit:
             )
 
     def run(
-        self, baseline: str | Baseline, options: Mapping[str, Any], external: Sequence[Screen], shown: Screen | None
+        self,
+        baseline: str | Baseline,
+        options: Mapping[str, Any],
+        external: Sequence[Screen],
+        shown: Screen | None,
+        features: Features | None = None,
     ) -> tuple[Baseline, PertData, Prediction]:
         """The baseline, what it was fitted to, and what it predicts."""
         target_map = read_target_map(self.reading.target_map)
@@ -54,8 +59,14 @@ class BaselineFit:
         name = baseline if isinstance(baseline, str) else baseline.name
         if isinstance(baseline, str):
             metadata = metadata_of(self.train) | ({} if shown is None else metadata_of(shown))
-            about = {"target_map": target_map, "metadata": metadata, "seed": self.seed}
-            baseline = configure(baseline, options, self.train, measured.data, **about)
+            baseline = configure(
+                *(baseline, options, self.train, measured.data),
+                target_map=target_map,
+                metadata=metadata,
+                features=features,
+                external=bool(others),
+                seed=self.seed,
+            )
         try:
             found = baseline.fit(measured.data, external=others, key=jax.random.key(self.seed)).predict(self.perts)
         except ValueError as error:

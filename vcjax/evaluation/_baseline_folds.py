@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._profiles import Profiles
-from ..baselines import Baseline, PertData, Prediction
+from ..baselines import Baseline, Features, PertData, Prediction
 from ..io import Refusal, Screen
 from ._baseline_data import configure, metadata_of, random_cells
 
@@ -33,7 +33,7 @@ class FoldSetup:
     """What the folds of all baselines share: a measured screen, the perturbations to hold out, and other screens.
 
     `external` are pairs of a screen and whether it is of the context that is predicted, where what is held out must be
-    left out as well.
+    left out as well. `features` are what is known of perturbations beforehand.
     """
 
     screen: Screen
@@ -43,6 +43,7 @@ class FoldSetup:
     target_map: Mapping[str, str | None]
     folds: Folds
     seed: int
+    features: Features | None = None
 
     @functools.cached_property
     def metadata(self) -> dict[str, tuple[float, float]]:
@@ -76,8 +77,14 @@ class FoldSetup:
             options = {"cells": cells, "groups": table[groups]}
         if last in ("oracle_scaled", "best_linear_span"):
             options = {"truth": self.data}
-        about = {"target_map": self.target_map, "metadata": self.metadata, "seed": self.seed}
-        return configure(baseline, options, self.screen, train, **about)
+        return configure(
+            *(baseline, options, self.screen, train),
+            target_map=self.target_map,
+            metadata=self.metadata,
+            features=self.features,
+            external=bool(self.external),
+            seed=self.seed,
+        )
 
 
 def held_out(setup: FoldSetup, baseline: str | Baseline) -> HeldOut:

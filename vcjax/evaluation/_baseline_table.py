@@ -1,5 +1,6 @@
 """Which simple model is the one to beat: all baselines on held-out perturbations of one screen."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
@@ -9,6 +10,7 @@ from ..baselines import available, Baseline
 from ..io import read_target_map, Refusal, resolve_targets, Screen
 from ..io._context import one_context
 from ._baseline_data import by_context, measure, read_cells, refuse_unknown, Space, take_rows
+from ._baseline_features import features_of, FeatureSource
 from ._baseline_folds import check_scored, Folds, FoldSetup, held_out, HeldOut
 from ._baseline_halves import duplicate_rows
 from ._baseline_results import BaselineTable
@@ -29,6 +31,7 @@ def baseline_table(
     baselines: Sequence[str | Baseline] | None = None,
     metrics: Sequence[str] = METRICS,
     external: Sequence[Source] = (),
+    features: FeatureSource | None = None,
     folds: Folds = 5,
     held_out: Sequence[str] | None = None,
     reading: Reading | None = None,
@@ -55,7 +58,8 @@ def baseline_table(
 
     **Arguments:**
 
-    - `screen`: a screen with its control cells. `external`: others, for baselines that transfer.
+    - `screen`: a screen with its control cells. `external`: others, for baselines that transfer. `features`: as of
+        `fit_baseline`.
     - `baselines`: names or `vcjax.baselines.Baseline` objects; by default all that the data allow. The mean response is
         always there. A second object of one recipe is called `name (2)`.
     - `metrics`: rows of the catalogue that are made of profiles. One number of the panel (`spread_ratio`) is taken in
@@ -84,6 +88,7 @@ def baseline_table(
     space = space or ("bulk_lognorm" if whole.scale == "counts" else "lognorm")
     with jax.enable_x64(dtype == "float64"), jax.default_device(find_device(device)):
         setup, truth = _setup(measured_screen, others, reading, space, context or "", held_out, folds, seed)
+        setup = dataclasses.replace(setup, features=features_of(features, setup.data.perts))
         kinds, skipped = _chosen(setup, baselines)
         found = _predictions(setup, kinds, skipped, progress)
         make = RowMaker(rows, kinds, Scorer(setup, truth, found), samples, level, seed)
@@ -129,6 +134,7 @@ def _chosen(
 ) -> tuple[dict[str, str | Baseline], dict[str, str]]:
     """The baselines to fit by name, and why others are not."""
     given = {"cells", "truth"} | ({"metadata"} if setup.metadata else set())
+    given |= set() if setup.features is None else {"features", "similarity"}
     others = [other for other, _ in setup.external]
     state = available(setup.data, predict=setup.scored, external=others, given=given)
     skipped = {one.name: one.why for one in state if not one.fits}

@@ -10,6 +10,7 @@ from ..io import Refusal, Screen
 from ..io._context import one_context
 from ._baseline_cells import predicted_screen
 from ._baseline_data import read_cells, refuse_unknown, Space
+from ._baseline_features import features_of, FeatureSource
 from ._baseline_file import BaselineScreen
 from ._baseline_fit import BaselineFit
 from ._emitted import Emit
@@ -25,6 +26,7 @@ def fit_baseline(
     like: Source | None = None,
     held_out: Sequence[str] = (),
     external: Sequence[Source] = (),
+    features: FeatureSource | None = None,
     options: Mapping[str, Any] | None = None,
     reading: Reading | None = None,
     context: str | None = None,
@@ -72,7 +74,8 @@ def fit_baseline(
     others = [_read(one, reading, "external") for one in external]
     with jax.enable_x64(dtype == "float64"), jax.default_device(find_device(device)):
         fit = BaselineFit(screen, perts, reading, space, context or "", seed)
-        made = fit.run(baseline, options or {}, others, shown)
+        known = features_of(features, (*screen.perts, *perts))
+        made = fit.run(baseline, options or {}, others, shown, known)
         return predicted_screen(fit, *made, shown=shown, emit=emit, cells=cells)
 
 
