@@ -18,8 +18,8 @@ class BaselineRow:
 
     - `role`: `competitor`, `null` or `oracle`; `fairness`: what it was allowed to see.
     - `value`, `low`, `high`: the mean over the held-out perturbations with its interval; of a metric of the panel the
-        mean of its numbers in the folds, with that of the jackknife over perturbations. `used`: perturbations with a
-        value.
+        mean of its numbers in the folds (or its number over all), with that of the jackknife over perturbations.
+        `used`: perturbations with a value.
     - `covered`: perturbations of which the baseline had something specific to say; `covered_value`: the mean over
         these; `mean_on_covered`: what the mean response scores on the same ones.
     - `gain`, `gain_low`, `gain_high`: how much better than the mean response on the same perturbations, positive for

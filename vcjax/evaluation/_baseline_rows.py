@@ -20,6 +20,9 @@ from ._baseline_scores import Score, Scorer
 REFERENCE = "mean"
 """The baseline that all others are compared with."""
 
+ROUNDING = 1e-12
+"""Smaller differences are those of sums in another order."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RowMaker:
@@ -40,7 +43,10 @@ class RowMaker:
         ranked = [row for row in rows if row.role == "competitor" and np.isfinite(row.value)]
         if better is None or not ranked:
             return rows
-        best = (max if better else min)(ranked, key=lambda row: row.value)
+        top = (max if better else min)(row.value for row in ranked)
+        alike = [row for row in ranked if abs(row.value - top) <= ROUNDING * max(1.0, abs(top))]
+        # Of several that are as good the simplest is named.
+        best = next((row for row in alike if row.baseline == REFERENCE), alike[0])
         return [dataclasses.replace(row, best=row is best) for row in rows]
 
     def plain(self, name: str, baseline: str, kind: Role, fairness: str, score: Score) -> BaselineRow:

@@ -17,6 +17,14 @@ from ._baseline_data import take_rows
 from ._baseline_folds import as_profiles, FoldSetup, HeldOut
 
 
+POOLED = frozenset(("expr_mse_unbiased_capped_norm",))
+"""Metrics of the panel that compare no perturbation with another: ratios of sums over perturbations.
+
+They are taken over all folds at once, for in a small fold what they are divided by, an effect size less its noise, may
+vanish.
+"""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Score:
     """What one prediction scores by one metric.
@@ -54,9 +62,10 @@ class Scorer:
     def scores(self, metric: Metric) -> dict[str, Score]:
         """What each baseline scores: a value for each perturbation, or one of the panel.
 
-        That of the panel is the mean over folds, each counting as its perturbations, of those where it is defined.
+        That of the panel is the mean over folds, each counting as its perturbations, of those where it is defined; but
+        for `POOLED`.
         """
-        panels = self._panels()
+        panels = self._panels(metric)
         parts = [self._panel(metric, rows) for rows in panels]
         if len(parts) == 1:
             return {name: Score.of(one) for name, one in parts[0].items()}
@@ -66,7 +75,7 @@ class Scorer:
     def on_covered(self, metric: Metric, baseline: str, covered: np.ndarray) -> float:
         """The panel's value of a baseline over these perturbations; NaN without any."""
         values, weights = [], []
-        for rows in self._panels():
+        for rows in self._panels(metric):
             inside = covered[rows]
             if inside.any():
                 real = take_rows(self.truth, rows)
@@ -75,8 +84,8 @@ class Scorer:
                 weights.append(int(inside.sum()))
         return _weighted(values, weights)
 
-    def _panels(self) -> list[np.ndarray]:
-        if self.setup.folds == "loo":
+    def _panels(self, metric: Metric) -> list[np.ndarray]:
+        if self.setup.folds == "loo" or metric.name in POOLED:
             return [np.arange(len(self.setup.scored))]
         place = {pert: row for row, pert in enumerate(self.setup.scored)}
         return [np.array([place[pert] for pert in part]) for part in self.setup.parts()]

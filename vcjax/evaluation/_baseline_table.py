@@ -63,7 +63,8 @@ def baseline_table(
     - `baselines`: names or `vcjax.baselines.Baseline` objects; by default all that the data allow. The mean response is
         always there. A second object of one recipe is called `name (2)`.
     - `metrics`: rows of the catalogue that are made of profiles. One number of the panel (`spread_ratio`) is taken in
-        each fold and averaged, each fold counting as its perturbations; its interval is that of the jackknife.
+        each fold and averaged, each fold counting as its perturbations; a ratio of sums over perturbations
+        (`expr_mse_unbiased_capped_norm`) over all at once. Their intervals are those of the jackknife.
     - `folds`: their number, or `"loo"`: each perturbation from all others, in closed form where a baseline has one.
         Then ranks are among perturbations that the prediction was fitted to, and a mean scores below one half.
     - `held_out`: the perturbations to hold out and score, all by default; the others are always in training (singles,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._baseline_results import BaselineTable
-from ._baseline_rows import REFERENCE
+from ._baseline_rows import REFERENCE, ROUNDING
 from ._table import _ARROWS, number
 
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ORDER = ("competitor", "null", "oracle")
-_ROUNDING = 1e-12  # differences of sums in another order
 
 
 def table_text(table: BaselineTable, width: int) -> str:
@@ -65,9 +64,9 @@ def _to_beat(table: BaselineTable) -> Iterator[str]:
         told += f" (as good: {', '.join(same)})" if same else ""
         if best.baseline != REFERENCE and not math.isnan(best.gain):
             told += f"; better than the mean by {_tidy(best.gain)} [{_bounds(best.gain_low, best.gain_high)}]"
-            told += "" if best.gain_low > _ROUNDING else ", which may be chance"
+            told += "" if best.gain_low > ROUNDING else ", which may be chance"
         sign = 1 if best.higher_is_better else -1
-        above = [row for row in others if row.role == "null" and sign * (row.value - best.value) > _ROUNDING]
+        above = [row for row in others if row.role == "null" and sign * (row.value - best.value) > ROUNDING]
         if above:
             nulls = ", ".join(f"{row.baseline} {number(row.value)}" for row in above)
             told += f". Nulls that know nothing score better: {nulls}"
@@ -102,12 +101,12 @@ def _reading(table: BaselineTable) -> Iterator[str]:
 
 
 def _alike(one: float, other: float) -> bool:
-    return abs(one - other) <= _ROUNDING * max(1.0, abs(other))
+    return abs(one - other) <= ROUNDING * max(1.0, abs(other))
 
 
 def _tidy(x: float) -> str:
     """A number; what rounding leaves of none is none."""
-    return number(0.0 if abs(x) < _ROUNDING else x)
+    return number(0.0 if abs(x) < ROUNDING else x)
 
 
 def _bounds(low: float, high: float) -> str:
