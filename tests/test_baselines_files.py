@@ -314,9 +314,7 @@ class TestTable:
         assert 0 < row.covered < len(table.perts)
 
     @pytest.mark.parametrize("metric", ["spread_ratio", "expr_mse_unbiased_capped_norm"])
-    def test_the_panel_is_a_fold_and_folds_are_averaged_but_ratios_of_sums_are_taken_over_all(
-        self, measured_data, table, metric
-    ):
+    def test_the_panel_is_a_fold_but_of_sums_it_is_all(self, measured_data, table, metric):
         data, profiles = measured_data
         function = lambda pred, real: float(CATALOGUE[metric](as_profiles(pred, real), real))
 
