@@ -210,7 +210,7 @@ def plot(swept: list[dict[str, Any]], found: dict[str, dict[str, Any]], path: pa
             left.plot(ridges, scaled, style, color=f"C{i}", label=name if split == "train" else None)
         left.axvline(np.exp(found[metric]["log_ridge"]), color=f"C{i}", alpha=0.35, linewidth=5, zorder=0)
     left.plot([], [], ":", color="grey", label="new perturbations")
-    left.plot([], [], color="grey", alpha=0.35, linewidth=5, label="tuned by gradient")
+    left.plot([], [], color="grey", alpha=0.35, linewidth=5, label="tuned by gradient, weights too")
     left.set(xscale="log", xlabel="ridge", ylabel="score, from worst to best of the curve")
     left.set(title="Each metric prefers a ridge of its own", ylim=(-0.03, 1.05))
     left.legend(fontsize="small", loc="lower center", framealpha=1)

@@ -1,23 +1,36 @@
 """Baselines from files to files: what is held out, what the cells are, and which baseline is the one to beat."""
 
+import dataclasses
 import json
+from typing import Any
 
 import anndata as ad
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 from screens import dense, refused
 
-from vcjax.baselines import Additive, MeanResponse, PertData
+from vcjax.baselines import Additive, BASELINES, gene_set_features, MeanResponse, PertData
 from vcjax.cli import main
 from vcjax.evaluation import baseline_table, evaluate, fit_baseline, Reading
+from vcjax.evaluation._baseline_data import take_rows
+from vcjax.evaluation._baseline_folds import as_profiles, HeldOut
+from vcjax.evaluation._baseline_results import BaselineRow, BaselineTable
 from vcjax.evaluation._emitted import scattered
-from vcjax.io import log_normalised, read_screen, resolve_targets, simulate_screen, summarise
+from vcjax.io import (
+    DESettings,
+    differential_expression,
+    log_normalised,
+    read_screen,
+    resolve_targets,
+    simulate_screen,
+    summarise,
+)
+from vcjax.metrics import CATALOGUE
 
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_compilation_cache")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_compilation_cache")]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +127,16 @@ def test_dispersed_cells_are_control_cells_times_the_ratio(folder):
     np.testing.assert_array_equal(dense(again.matrix), dense(screen.matrix))
 
 
+def test_identical_cells_make_everything_significant(folder):
+    train, calls = folder / "train.h5ad", {}
+    for emit in ("tile", "dispersed"):
+        screen = fit_baseline(train, predict=("new",), emit=emit, cells=400).screen
+        table = differential_expression(screen, DESettings()).table
+        assert table is not None
+        calls[emit] = int(np.sum(np.asarray(table.log_padj)[0] < np.log(0.05)))
+    assert calls["tile"] > 1.2 * calls["dispersed"]
+
+
 def test_log_normalised_cells_stay_log_normalised(folder):
     source = log_normalised(read_screen(folder / "train.h5ad"))
     for emit in ("dispersed", "tile", "profile"):
@@ -208,34 +231,127 @@ def test_contexts_of_a_screen_and_of_others(whole, tmp_path):
     assert set(ad.read_h5ad(tmp_path / "pred.h5ad").obs["line"]) == {"one"}
 
 
+FEW = ("control", "generic_response", "additive", "wrong_target", "metadata_neighbour", "oracle_scaled")
+
+
+def gene_sets(screen):
+    """Each perturbation in a set with the next, as a file of gene sets and as vectors."""
+    names = [pert for pert in screen.perts if "+" not in pert]
+    sets = {f"set {i}": (name, names[(i + 1) % len(names)], "another") for i, name in enumerate(names)}
+    lines = ["\t".join((name, "", *genes)) for name, genes in sets.items()]
+    return "\n".join(lines), gene_set_features(sets, names)
+
+
+def test_features_come_from_files(folder, tmp_path):
+    train = read_screen(folder / "train.h5ad")
+    text, table = gene_sets(train)
+    (tmp_path / "sets.gmt").write_text(text)
+    rows = [",".join((name, *map(repr, row))) for name, row in zip(table.names, table.values.tolist(), strict=True)]
+    (tmp_path / "vectors.csv").write_text("\n".join(rows))
+    perts = table.names[:3]
+    for name in ("embedding_ridge", "knn"):
+        effects = [
+            fit_baseline(train, baseline=name, held_out=perts, features=source, emit="profile").prediction.effect
+            for source in (tmp_path / "sets.gmt", tmp_path / "vectors.csv", table)
+        ]
+        np.testing.assert_allclose(effects[0], effects[2], atol=1e-10)
+        np.testing.assert_allclose(effects[1], effects[2], atol=1e-10)
+        assert np.abs(np.diff(np.asarray(effects[0]), axis=0)).max() > 1e-6
+    with refused("features"):
+        fit_baseline(train, baseline="embedding_ridge", held_out=perts)
+    (tmp_path / "others.gmt").write_text("set\t\tX\tY\n")
+    with refused("None of", "named as the labels"):
+        fit_baseline(train, baseline="embedding_ridge", held_out=perts, features=tmp_path / "others.gmt")
+    found = baseline_table(
+        train,
+        baselines=["embedding_ridge", "reduced_rank", "permuted_features", "knn"],
+        features=tmp_path / "sets.gmt",
+        metrics=["expr_mse"],
+        folds=3,
+        duplicates=False,
+        samples=50,
+    )
+    assert found.skipped == {}
+    values = {row.baseline: row.value for row in found.rows}
+    assert len(set(values.values())) == 5
+    assert found.row("permuted_features", "expr_mse").role == "null"
+
+
 @pytest.fixture(scope="module")
 def table(whole):
-    return baseline_table(
-        whole, metrics=("expr_mse", "pds_l1", "delta_pearson"), folds=4, samples=200, seed=1, progress=None
-    )
+    metrics = ("expr_mse", "pds_l1", "delta_pearson", "spread_ratio", "expr_mse_unbiased_capped_norm")
+    few = [*FEW, "best_linear_span", "sparse_mean"]
+    return baseline_table(whole, baselines=few, metrics=metrics, folds=4, samples=200, seed=1, progress=None)
+
+
+@pytest.fixture(scope="module")
+def measured_data(whole):
+    screen = read_screen(whole)
+    summary = summarise(screen, space="bulk_lognorm", noise=True, targets=resolve_targets(screen.perts, screen.genes))
+    return PertData.of(summary.to_profiles(), summary.perts, summary.genes), summary.to_profiles()
+
+
+def folds_of(data):
+    order = np.random.default_rng(1).permutation(len(data.perts))
+    return [[data.perts[i] for i in np.sort(part)] for part in np.array_split(order, 4)]
+
+
+def additive_covers(data, part, pert):
+    return all(name in data.perts and name not in part for name in pert.split("+"))
 
 
 class TestTable:
-    def test_held_out_values_are_those_of_refits(self, whole, table):
-        screen = read_screen(whole)
-        summary = summarise(screen, space="bulk_lognorm", noise=False)
-        data = PertData(
-            jnp.asarray(summary.mean - summary.control),
-            jnp.asarray(summary.control),
-            targets=jnp.asarray(resolve_targets(screen.perts, screen.genes)),
-            perts=summary.perts,
-            genes=summary.genes,
-        )
+    def test_held_out_values_are_those_of_refits(self, measured_data, table):
+        data, _ = measured_data
         errors = []
-        for part in np.array_split(np.random.default_rng(1).permutation(len(data.perts)), 4):
-            hidden = [data.perts[i] for i in part]
-            rest = data.take([pert for pert in data.perts if pert not in hidden])
-            pred = np.asarray(Additive().fit(rest).predict(hidden).effect)
-            errors += list(np.mean((pred - np.asarray(data.effects)[part]) ** 2, axis=1))
+        for part in folds_of(data):
+            rest = data.take([pert for pert in data.perts if pert not in part])
+            pred = np.asarray(Additive().fit(rest).predict(part).effect)
+            errors += list(np.mean((pred - np.asarray(data.take(part).effects)) ** 2, axis=1))
         row = table.row("additive", "expr_mse")
         np.testing.assert_allclose(row.value, np.mean(errors), rtol=1e-9)
         assert row.low < row.value < row.high
         assert 0 < row.covered < len(table.perts)
+
+    @pytest.mark.parametrize("metric", ["spread_ratio", "expr_mse_unbiased_capped_norm"])
+    def test_the_panel_is_a_fold_but_of_sums_it_is_all(self, measured_data, table, metric):
+        data, profiles = measured_data
+        function = lambda pred, real: float(CATALOGUE[metric](as_profiles(pred, real), real))
+
+        def overall(name, left_out=None, only=None):
+            values, sizes, effects, all_kept = [], [], [], []
+            for part in folds_of(data):
+                rest = data.take([pert for pert in data.perts if pert not in part])
+                found = {"additive": Additive(), "mean": MeanResponse()}[name].fit(rest).predict(part)
+                kept = [i for i, pert in enumerate(part) if pert != left_out and (only is None or pert in only)]
+                effects += list(np.asarray(found.effect)[kept])
+                all_kept += [part[i] for i in kept]
+                if kept:
+                    real = take_rows(profiles, data.rows([part[i] for i in kept]))
+                    values.append(function(np.asarray(found.effect)[kept], real))
+                    sizes.append(len(kept))
+            if metric != "spread_ratio":
+                return function(np.array(effects), take_rows(profiles, data.rows(all_kept)))
+            known = np.isfinite(values)
+            return np.average(np.array(values)[known], weights=np.array(sizes)[known])
+
+        row, n = table.row("additive", metric), len(data.perts)
+        np.testing.assert_allclose(row.value, overall("additive"), rtol=1e-9)
+        others = np.array([overall("additive", left_out=pert) for pert in data.perts])
+        error = np.sqrt((n - 1) / n * np.sum((others - others.mean()) ** 2))
+        np.testing.assert_allclose([row.low, row.high], row.value + 1.959964 * error * np.array([-1, 1]), rtol=1e-6)
+        assert row.used == n
+        covered = [pert for part in folds_of(data) for pert in part if additive_covers(data, part, pert)]
+        assert len(covered) == row.covered
+        np.testing.assert_allclose(row.covered_value, overall("additive", only=covered), rtol=1e-8)
+        np.testing.assert_allclose(row.mean_on_covered, overall("mean", only=covered), rtol=1e-8, atol=1e-12)
+        if metric == "spread_ratio":  # one answer for a fold does not vary, whatever the other folds are answered
+            assert abs(table.row("mean", metric).value) < 1e-12
+            assert np.isnan(row.gain)
+        else:
+            np.testing.assert_allclose(row.gain, overall("mean") - row.value, rtol=1e-8)
+            assert row.gain_low < row.gain < row.gain_high
+        assert table.row("technical_duplicate", metric, "half").covered == n
 
     def test_covered_ones_are_scored_beside_the_mean(self, table):
         row, mean = table.row("additive", "expr_mse"), table.row("mean", "expr_mse")
@@ -249,12 +365,13 @@ class TestTable:
 
     def test_only_competitors_are_ranked(self, table):
         best = table.best()
-        assert set(best) == {"expr_mse", "pds_l1", "delta_pearson"}
+        assert set(best) == {"expr_mse", "pds_l1", "delta_pearson", "expr_mse_unbiased_capped_norm"}
         for metric, name in best.items():
             assert table.row(name, metric).role == "competitor"
         roles = {row.baseline: row.role for row in table.rows if row.against == "all"}
         assert roles["best_linear_span"] == roles["oracle_scaled"] == "oracle"
-        assert roles["wrong_target"] == roles["metadata_neighbour"] == "null"
+        assert roles["wrong_target"] == roles["metadata_neighbour"] == roles["sparse_mean"] == "null"
+        assert table.row("mean", "expr_mse", "half").fairness == "inductive"
 
     def test_a_perfect_bound_and_controls_are_in_order(self, table):
         value = lambda name: table.row(name, "expr_mse").value
@@ -271,23 +388,64 @@ class TestTable:
         # A zero effect is correlated with nothing.
         assert table.row("control", "delta_pearson").status == "constant_prediction"
 
-    def test_what_could_not_be_fitted_says_why(self, table):
-        assert "context" in table.skipped["cross_context_mean"]
-        assert "baseline" in table.skipped["permuted_labels"]
+    def test_all_that_the_data_allow_is_fitted_and_the_rest_says_why(self, whole, monkeypatch):
+        asked = []
+
+        def nothing(setup, one):
+            asked.append(one)
+            shape = (len(setup.scored), len(setup.data.genes))
+            return HeldOut(np.zeros(shape), np.full(shape[0], one != "crispr_mean"), "inductive", one)
+
+        monkeypatch.setattr("vcjax.evaluation._baseline_table.held_out", nothing)
+        found = baseline_table(whole, metrics=["expr_mse"], external=[whole.copy()], duplicates=False, samples=50)
+        told = {name: why for name, why in found.skipped.items() if name in ("permuted_labels", "embedding_ridge")}
+        assert "baseline" in told["permuted_labels"]
+        assert "features" in told["embedding_ridge"]
+        assert "covers none" in found.skipped["crispr_mean"]
+        assert {"knn", "kernel_ridge", "transfer_nnls", "latent_additive", "best_linear_span"} <= set(asked)
+        assert {*asked} | {*found.skipped} == {*BASELINES}
+        assert found.best() == {"expr_mse": "mean"}  # all are as good
+        assert f"Not fitted ({told['embedding_ridge']}): embedding_ridge, reduced_rank" in found.summary()
+        alone = baseline_table(whole, metrics=["expr_mse"], duplicates=False, samples=50)
+        for name in ("cross_context_mean", "kernel_ridge"):
+            assert "--external" in alone.skipped[name]
+        assert "features" in alone.skipped["knn"]
 
     def test_it_is_told_as_text_and_as_plain_values(self, table):
         text = table.summary()
-        assert "the one to beat" in text
+        best = table.row(table.best()["expr_mse"], "expr_mse")
+        assert f"expr_mse: to beat is {best.baseline}, {best.value:.4f}" in text
         assert "technical_duplicate (half)" in text
+        assert "e-17" not in text
         frame = table.to_pandas()
-        assert set(frame["metric"]) == {"expr_mse", "pds_l1", "delta_pearson"}
+        assert set(frame["metric"]) == set(table.metrics)
         json.dumps(table.to_dict(), allow_nan=False)
+
+    def test_luck_and_ties_are_told(self):
+        plain: Any = {"fairness": "inductive", "metric": "pds_l1", "higher_is_better": True, "used": 3, "covered": 3}
+        bounds: Any = {"low": 0.3, "high": 0.8, "gain_low": -0.1, "gain_high": 0.3}
+        rows = (
+            BaselineRow("mean", "competitor", value=0.5, gain=0.0, **plain, **bounds),
+            BaselineRow("additive", "competitor", value=0.6, gain=0.1, best=True, **plain, **bounds),
+            BaselineRow("matching_mean", "competitor", value=0.6, gain=0.1, **plain, **bounds),
+            BaselineRow("wrong_target", "null", value=0.7, gain=0.2, **plain, **bounds),
+        )
+        made = BaselineTable(rows, {}, "here", ("a", "b", "c", "d"), 2, "lognorm", 0.95, 10, 0, ("look",))
+        text = made.summary()
+        assert "to beat is additive, 0.6000 (as good: matching_mean)" in text
+        assert "by 0.1000 [-0.1000 to 0.3000], which may be chance. Nulls that know nothing score better" in text
+        assert "pds_l1 has a value for 3 of the 4 perturbations" in text
+        assert "Note: look" in text
+        sure = dataclasses.replace(rows[1], gain_low=0.05)
+        made = dataclasses.replace(made, rows=(rows[0], sure), folds="loo")
+        assert "[0.0500 to 0.3000]." in made.summary()
+        assert "below one half" in made.summary()
 
     def test_leave_one_out_and_doubles_only(self, whole):
         doubles = [label for label in read_screen(whole).perts if "+" in label]
         found = baseline_table(
             whole,
-            baselines=["additive", "additive_ridge", "matching_mean", Additive(space="ratio", pseudocount=1.0)],
+            baselines=["additive", "additive_ridge", "matching_mean", Additive(space="counts")],
             metrics=("expr_mse",),
             folds="loo",
             held_out=doubles,
@@ -296,7 +454,9 @@ class TestTable:
         )
         assert found.perts == tuple(doubles)
         assert {row.covered for row in found.rows} == {4}
-        assert {row.baseline for row in found.rows} == {"mean", "additive", "additive_ridge", "matching_mean"}
+        named = {"mean", "additive", "additive_ridge", "matching_mean", "additive (2)"}
+        assert {row.baseline for row in found.rows} == named
+        assert found.row("additive", "expr_mse").value != found.row("additive (2)", "expr_mse").value
         folds = baseline_table(
             whole,
             baselines=["matching_mean"],
@@ -310,8 +470,9 @@ class TestTable:
         np.testing.assert_allclose(one, other, rtol=1e-9)
 
     def test_what_cannot_be_scored_is_refused(self, whole):
-        with refused("vcjax run"):
-            baseline_table(whole, metrics=("de_wilcoxon_overlap",))
+        for metric in ("de_wilcoxon_overlap", "expr_mse_degs", "weighted_mse"):
+            with refused("vcjax run"):
+                baseline_table(whole, metrics=(metric,))
         with refused("'expr_mse'"):
             baseline_table(whole, metrics=("expr_msee",))
         with refused("'mean'"):
@@ -337,6 +498,15 @@ class TestCommands:
         assert "over an input" in capsys.readouterr().err
         assert main([*command, "--force", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["baseline"] == "additive"
+
+    def test_features_are_a_file(self, folder, tmp_path, capsys):
+        text, table = gene_sets(read_screen(folder / "train.h5ad"))
+        (tmp_path / "sets.gmt").write_text(text)
+        command = ["baseline", "fit", str(folder / "train.h5ad"), "--baseline", "embedding_ridge", "--emit", "profile"]
+        command += ["--held-out", table.names[0], "-o", str(tmp_path / "pred.h5ad"), "--features"]
+        assert main([*command, str(tmp_path / "sets.gmt")]) == 0
+        assert "1 of 1 are covered" in capsys.readouterr().out
+        assert main([*command, str(tmp_path / "no.gmt"), "--force"]) == 2
 
     def test_labels_are_names_or_lines(self, folder, tmp_path):
         names = tmp_path / "labels.txt"

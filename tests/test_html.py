@@ -20,7 +20,7 @@ from vcjax.report._markup import element, table
 from vcjax.report._words import reason
 
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 NAN = float("nan")
 EVIL = "<script>alert('x')</script>\" onload=\"&amp;"

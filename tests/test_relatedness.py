@@ -319,6 +319,8 @@ def test_what_a_prediction_was_allowed_to_see():
 def test_refusals():
     with pytest.raises(ValueError, match="external"):
         KernelRidge().fit(training())
+    with pytest.raises(ValueError, match="4 on its diagonal"):
+        KernelRidge().fit(training(), external=[NamedKernel(4 * jnp.eye(2), ("P9", "P10"))])
     with pytest.raises((ValueError, TypeCheckError), match="kind"):
         relate(screen(), kind="spearman")  # pyright: ignore[reportArgumentType]
     with pytest.raises((ValueError, TypeCheckError), match="drop"):

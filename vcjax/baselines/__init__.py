@@ -45,7 +45,6 @@ from ._means import (
     MeanWithControl as MeanWithControl,
     NoChange as NoChange,
     OrderMean as OrderMean,
-    SparseMean as SparseMean,
 )
 from ._members import members as members
 from ._neighbours import Neighbours as Neighbours
@@ -98,6 +97,7 @@ from ._registry import (
 )
 from ._relatedness import NamedKernel as NamedKernel, relate as relate, Relatives as Relatives
 from ._similarity import similarity as similarity
+from ._sparse_mean import SparseMean as SparseMean
 from ._transfer_learnt import (
     GeneScaledTransfer as GeneScaledTransfer,
     ScaledTransfer as ScaledTransfer,

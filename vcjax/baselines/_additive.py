@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._stats import safe_divide
-from ._fitted import FittedToData, gathered
-from ._interface import Baseline, Fairness, mean_response, PertData, Prediction
-from ._members import member_rows
+from ._fitted import cell_counts, FittedToData, gathered
+from ._interface import Baseline, Fairness, PertData, Prediction
+from ._members import carriers, member_rows
 
 
 Space = Literal["log", "ratio", "counts"]
+Parts = Literal["single", "carriers"]
+Weighting = Literal["pert", "cell"]
 
 
 class FittedAdditive(FittedToData):
@@ -88,46 +90,75 @@ class Additive(Baseline):
 
 
 class FittedMatchingMean(FittedToData):
-    """The mean of the parts of a combination, the mean response standing in for one that is not known."""
+    """What the parts of a combination are measured to do, and what stands in for one that is not known."""
+
+    parts: Parts = eqx.field(static=True)
+    weighting: Weighting = eqx.field(static=True)
 
     def predict(self, perts: Sequence[str]) -> Prediction:
-        rows, used = member_rows(perts, self.data)
-        mean = jnp.broadcast_to(mean_response(self.data)[None, :], (len(perts), *self.data.control.shape))
-        return self.prediction(perts, self._means(rows, used, mean), (rows >= 0).any(axis=1))
+        effect, covered = self._means(perts, np.ones((len(perts), len(self.data.perts)), bool))
+        return self.prediction(perts, effect, covered)
 
     def leave_one_out(self) -> Prediction:
         perts = self.data.perts
-        rows, used = member_rows(perts, self.data)
-        rows = np.where(rows == np.arange(len(perts))[:, None], -1, rows)
-        effect = self._means(rows, used, self.mean_of_others())
-        return self.prediction(perts, effect, (rows >= 0).any(axis=1), left_out=True)
+        effect, covered = self._means(perts, ~np.eye(len(perts), dtype=bool))
+        return self.prediction(perts, effect, covered, left_out=True)
 
-    def _means(
-        self, rows: np.ndarray, used: np.ndarray, mean: Float[Array, "perts genes"]
-    ) -> Float[Array, "perts genes"]:
-        total = jnp.zeros_like(mean)
-        for row, here in zip(rows.T, used.T, strict=True):
-            part = jnp.where(jnp.asarray(row >= 0)[:, None], gathered(self.data.effects, row), mean)
-            total = total + jnp.where(jnp.asarray(here)[:, None], part, 0)
-        number = jnp.asarray(np.maximum(used.sum(axis=1), 1)).astype(mean.dtype)
-        return total / number[:, None]
+    def _means(self, perts: Sequence[str], shown: np.ndarray) -> tuple[Float[Array, "perts genes"], np.ndarray]:
+        """The mean of the parts of each label, of the training perturbations that are shown to it; what is covered."""
+        if self.parts == "single":
+            rows, used = member_rows(perts, self.data)
+            inside = rows[:, :, None] == np.arange(len(self.data.perts))
+        else:
+            inside, used = carriers(perts, self.data)
+        inside = inside & used[:, :, None] & shown[:, None, :]
+        known = np.any(inside, axis=2)
+        share = self._share(inside, by_cell=self.parts == "carriers")
+        otherwise = self._share(shown, by_cell=self.weighting == "cell")[:, None, :]
+        share = jnp.where(jnp.asarray(known)[:, :, None], share, jnp.where(jnp.asarray(used)[:, :, None], otherwise, 0))
+        number = jnp.asarray(np.maximum(used.sum(axis=1), 1)).astype(share.dtype)
+        weights = jnp.sum(share, axis=1) / number[:, None]
+        return jnp.matmul(weights, self.data.effects, precision="highest"), np.asarray(np.any(known, axis=1))
+
+    def _share(self, inside: np.ndarray, *, by_cell: bool) -> Float[Array, "*labels train"]:
+        """The share of each training perturbation in a mean over those that are inside."""
+        effects = self.data.effects
+        amount = cell_counts(self.data, self.baseline) if by_cell else jnp.ones_like(effects[:, 0])
+        weight = jnp.asarray(inside).astype(effects.dtype) * amount[(None,) * (inside.ndim - 1)]
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        return safe_divide(weight, jnp.broadcast_to(total, weight.shape), 0.0)
 
 
 class MatchingMean(Baseline):
     r"""The mean of the effects of the parts of a combination, $\frac12 (y_a + y_b)$: half of `Additive`.
 
-    The mean response stands in for a part that is not a training perturbation; a label of which no part is one is not
-    covered.
+    A label of which no part is measured is not covered.
+
+    **Fields:**
+
+    - `parts`: `"single"`, the effect of the single perturbation; `"carriers"`, the mean of all training cells that
+        carry the part, alone or with others.
+    - `weighting`: what stands in for a part that is not measured: `"pert"`, the mean response; `"cell"`, the mean
+        perturbed cell.
     """
 
     name: ClassVar[str] = "matching_mean"
     fairness: ClassVar[Fairness] = "inductive"
     summary: ClassVar[str] = "Mean of the effects of the parts of a combination."
-    source: ClassVar[str] = "Systema (matching-mean); PerturBench (Average of a combination)"
+    source: ClassVar[str] = "Systema (matching-mean: weighting=cell); PerturBench (Average: parts=carriers)"
     needs: ClassVar[tuple[str, ...]] = ("combinations",)
 
+    parts: Parts = eqx.field(static=True, default="single")
+    weighting: Weighting = eqx.field(static=True, default="pert")
+
     def fit(self, data: PertData, *, external: Sequence[PertData] = (), key: Array | None = None) -> FittedMatchingMean:
-        return FittedMatchingMean(data, self.name, self.fairness)
+        if self.parts not in ("single", "carriers"):
+            raise ValueError(f'`parts` is "single" or "carriers", got {self.parts!r}.')
+        if self.weighting not in ("pert", "cell"):
+            raise ValueError(f'`weighting` is "pert" or "cell", got {self.weighting!r}.')
+        if self.parts == "carriers" or self.weighting == "cell":
+            cell_counts(data, self.name)
+        return FittedMatchingMean(data, self.name, self.fairness, self.parts, self.weighting)
 
 
 class FittedAdditiveRidge(FittedToData):

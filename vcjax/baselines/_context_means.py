@@ -10,9 +10,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._stats import safe_divide
 from ..references._means import mean_of, means_of_others
-from ._fitted import FittedToData, gathered, need
+from ._fitted import cell_counts, FittedToData, gathered, need
 from ._interface import Baseline, Fairness, mean_response, PertData, Prediction, rows_of
-from ._means import cell_counts, FittedMean
+from ._means import FittedMean
 
 
 def on_genes_of(

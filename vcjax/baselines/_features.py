@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._stats import safe_divide, safe_sqrt
+from ._fitted import named_keys
 from ._interface import PertData, rows_of
-from ._means import named_keys
 from ._members import members
 from ._pca import gram, principal_scores
 from ._relatedness import NamedKernel

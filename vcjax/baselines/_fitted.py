@@ -1,9 +1,11 @@
 """What fitted baselines have in common: names, the fallback, and what a prediction was allowed to see."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -69,3 +71,19 @@ def gathered(table: Float[Array, "rows genes"], rows: np.ndarray) -> Float[Array
     if table.shape[0] == 0:
         return jnp.zeros((len(rows), table.shape[1]), table.dtype)
     return jnp.where(jnp.asarray(rows >= 0)[:, None], table[np.maximum(rows, 0)], 0)
+
+
+def cell_counts(data: PertData, baseline: str) -> Float[Array, " perts"]:
+    """The number of cells of each training perturbation.
+
+    **Raises:** `ValueError` where it is not known.
+    """
+    need(data.cells, "cells", "the number of cells of each training perturbation", baseline)
+    return jnp.asarray(data.cells).astype(data.effects.dtype)
+
+
+def named_keys(key: Array, names: Sequence[str]) -> Array:
+    """A random key for each name, the same whatever the others are."""
+    # A digest of the name, since Python's own hash differs between processes.
+    words = jnp.asarray(np.array([zlib.crc32(name.encode()) for name in names], np.uint32))
+    return jax.vmap(lambda word: jax.random.fold_in(key, word))(words)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ._fitted import FittedToData, need
@@ -69,8 +70,12 @@ class KernelRidge(Baseline):
     intercept: Intercept = eqx.field(static=True, default="mean")
 
     def prepare(self, external: Sequence[Source]) -> tuple[Relatives | NamedKernel, ...]:
-        """What a fit needs of other screens, which no hyper-parameter changes: `external` of many fits."""
+        """What a fit needs of other screens, which no hyper-parameter changes: `external` of many fits.
+
+        **Raises:** `ValueError` for a kernel with more than 1 on its diagonal.
+        """
         make = lambda data: relate(data, kind=self.kind, drop=self.drop, components=self.components)
+        _check_diagonals(external)
         return tuple(make(source) if isinstance(source, PertData) else source for source in external)
 
     def fit(self, data: PertData, *, external: Sequence[Source] = (), key: Array | None = None) -> "FittedKernelRidge":
@@ -78,7 +83,8 @@ class KernelRidge(Baseline):
 
         Cut screens to the perturbations in question (`PertData.take`): the similarities of all pairs are kept.
 
-        **Raises:** `ValueError` without external screens, and for logits of another number.
+        **Raises:** `ValueError` without external screens, for logits of another number, and for a kernel with more than
+        1 on its diagonal.
         """
         need(external, "external", "other screens, or kernels, that tell which perturbations are alike", self.name)
         sources = self.prepare(external)
@@ -86,6 +92,18 @@ class KernelRidge(Baseline):
         ridge = jnp.exp(jnp.asarray(self.log_ridge).astype(kernel.dtype))
         matrix = regularised(kernel, ridge, _relative_noise(data, self.noise_exponent))
         return FittedKernelRidge(data, self.name, self.fairness, self, sources, kernel, matrix, inverse_of(matrix))
+
+
+def _check_diagonals(sources: Sequence[Source]) -> None:
+    """Refuses kernels that a unit diagonal would make indefinite, where their values are known."""
+    for source in sources:
+        if isinstance(source, NamedKernel) and not isinstance(source.values, Tracer):
+            largest = np.max(np.diagonal(source.values), initial=0)
+            if largest > 1 + 1e-6:
+                raise ValueError(
+                    f"A kernel has {largest:.4g} on its diagonal, where 1 is the most: divide its rows and columns by "
+                    "the roots of its diagonal, as `feature_kernel` does."
+                )
 
 
 class FittedKernelRidge(FittedToData):

@@ -52,6 +52,22 @@ def member_rows(perts: Sequence[str], data: PertData) -> tuple[np.ndarray, np.nd
     return rows, used
 
 
+def carriers(perts: Sequence[str], data: PertData) -> tuple[np.ndarray, np.ndarray]:
+    """`(inside, used)`: which training labels have each member of each label, alone or with others; what is a member.
+
+    Shapes (perts, most members of a label, training perturbations) and (perts, most members of a label).
+    """
+    known = set(data.perts)
+    known |= {part for pert in data.perts for part in members(pert, known)}
+    parts, train = ([members(pert, known) for pert in names] for names in (perts, data.perts))
+    width = max((len(part) for part in parts), default=1) or 1
+    inside, used = np.zeros((len(parts), width, len(train)), bool), np.zeros((len(parts), width), bool)
+    for i, part in enumerate(parts):
+        for j, name in enumerate(part):
+            inside[i, j], used[i, j] = [name in one for one in train], True
+    return inside, used
+
+
 def target_mask(
     perts: Sequence[str], data: PertData, target_map: Mapping[str, str | None] | None = None
 ) -> Bool[Array, "perts genes"]:

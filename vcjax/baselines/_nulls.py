@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ._context_means import on_genes_of
-from ._fitted import FittedToData, gathered, need
+from ._fitted import FittedToData, gathered, named_keys, need
 from ._interface import Baseline, Fairness, Fitted, mean_response, PertData, Prediction, rows_of
-from ._means import named_keys
 
 
 class FittedWrongTarget(FittedToData):

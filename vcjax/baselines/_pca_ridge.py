@@ -72,7 +72,9 @@ class PCARidge(Baseline):
         table = _by_gene(scores, data.genes) if self.pert_embedding is None else self.pert_embedding
         trained, covered = table.of(data.perts)
         if not covered.any():
-            raise ValueError(f"None of {len(data.perts)} training perturbations has a vector: which gene is each?")
+            raise ValueError(
+                f"None of {len(data.perts)} training perturbations has a vector: none is named after such a gene."
+            )
         genes = None if self.identity_genes else scores
         if self.gene_embedding is not None:
             genes = self.gene_embedding.of(data.genes)[0]

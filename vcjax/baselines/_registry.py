@@ -24,6 +24,7 @@ from . import (
     _random_features,
     _reduced_rank,
     _ref_regress,
+    _sparse_mean,
     _transfer_learnt,
     _transfer_models,
 )
@@ -40,7 +41,7 @@ _CLASSES: tuple[type[Baseline], ...] = (
     _means.MeanWithControl,
     _means.GenericResponse,
     _means.OrderMean,
-    _means.SparseMean,
+    _sparse_mean.SparseMean,
     _context_means.ContextMean,
     _context_means.CrossContextMean,
     _crispr.CrisprMean,
@@ -89,15 +90,19 @@ BASELINES: Mapping[str, type[Baseline]] = MappingProxyType({one.name: one for on
 NULLS = frozenset(
     (
         *("wrong_target", "metadata_neighbour", "permuted_labels", "gene_permuted"),
-        *("random_features", "permuted_features"),
+        *("random_features", "permuted_features", "sparse_mean"),
     )
 )
-"""Baselines that know nothing, or only what should not matter: a model must beat them, and none is worth choosing."""
+"""Baselines that know nothing, or only what should not matter: a model must beat them, and none is worth choosing.
+
+`sparse_mean` is the mean with a replicate's noise, as the null control of the calibration is: by ranks, noise alone may
+put it before the mean.
+"""
 
 _MISSING = {
-    "external": "no screen of another context is given",
-    "features": "no features of perturbations are given",
-    "similarity": "no similarity of perturbations is given",
+    "external": "no screen of another context is given: external= / --external",
+    "features": "no features of perturbations are given: features= / --features",
+    "similarity": "no screen of another context and no features of perturbations are given",
     "combinations": "no combination to predict has parts in training",
     "targets": "no training perturbation targets a measured gene",
     "cells": "no cells are given",
@@ -172,7 +177,7 @@ def available(
         `"metadata"`, `"replicate"`, `"truth"`.
     """
     met = {*given}
-    met |= {"external"} if len(external) else set()
+    met |= {"external", "similarity"} if len(external) else set()
     met |= {"targets"} if data.targets is not None and bool(np.any(np.asarray(data.targets) >= 0)) else set()
     met |= {"combinations"} if _has_parts(predict or data.perts, data) else set()
     lacks = lambda kind: "; ".join(_MISSING.get(word, f"no {word} given") for word in kind.needs if word not in met)

@@ -72,6 +72,7 @@ def _table_flags(parser: argparse.ArgumentParser) -> None:
 
 def _where_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--context", metavar="NAME", help="one context of a screen with several (see --celltype-col)")
+    group.add_argument("--features", metavar="FILE", help="vectors by name (.csv, .tsv, .npz) or gene sets (.gmt)")
     group.add_argument("--space", choices=("lognorm", "bulk_lognorm"), help="of the profiles [that of the values]")
 
 

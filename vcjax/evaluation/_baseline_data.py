@@ -7,12 +7,13 @@ from typing import Any, Literal
 import numpy as np
 
 from .._profiles import Profiles
-from ..baselines import Baseline, get_baseline, PertData
+from ..baselines import Baseline, Features, get_baseline, PertData
 from ..io import log_normalised, Refusal, Screen, summarise
 from ..io._context import one_context
 from ..io._errors import listing
 from ..io._matrix import BLOCK_ENTRIES
 from ..io._picked import PickedCells
+from ._baseline_features import options_of
 from ._pair import take_perts
 from ._sides import read_side, Reading, Source
 
@@ -111,9 +112,11 @@ def configure(
     *,
     target_map: Mapping[str, str | None] | None = None,
     metadata: Mapping[str, tuple[float, float]] | None = None,
+    features: Features | None = None,
+    external: bool = False,
     seed: int = 0,
 ) -> Baseline:
-    """The baseline of that name, with what it needs of a training screen besides its profiles.
+    """The baseline of that name, with what it needs of a training screen besides its profiles, and of features.
 
     **Raises:** `Refusal` for an unknown name, and for options that are unknown or lacking.
     """
@@ -127,6 +130,8 @@ def configure(
     if last == "metadata_neighbour" and "facts" not in options and metadata:
         options["perts"] = tuple(metadata)
         options["facts"] = np.array(list(metadata.values()))
+    if features is not None:
+        options = {**options_of(last, features, external=external), **options}
     try:
         return get_baseline(name, **options)
     except (ValueError, TypeError) as error:

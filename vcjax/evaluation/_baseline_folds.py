@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..baselines import Baseline, PertData, Prediction
+from .._profiles import Profiles
+from ..baselines import Baseline, Features, PertData, Prediction
 from ..io import Refusal, Screen
 from ._baseline_data import configure, metadata_of, random_cells
 
@@ -32,7 +33,7 @@ class FoldSetup:
     """What the folds of all baselines share: a measured screen, the perturbations to hold out, and other screens.
 
     `external` are pairs of a screen and whether it is of the context that is predicted, where what is held out must be
-    left out as well.
+    left out as well. `features` are what is known of perturbations beforehand.
     """
 
     screen: Screen
@@ -42,6 +43,7 @@ class FoldSetup:
     target_map: Mapping[str, str | None]
     folds: Folds
     seed: int
+    features: Features | None = None
 
     @functools.cached_property
     def metadata(self) -> dict[str, tuple[float, float]]:
@@ -75,8 +77,14 @@ class FoldSetup:
             options = {"cells": cells, "groups": table[groups]}
         if last in ("oracle_scaled", "best_linear_span"):
             options = {"truth": self.data}
-        about = {"target_map": self.target_map, "metadata": self.metadata, "seed": self.seed}
-        return configure(baseline, options, self.screen, train, **about)
+        return configure(
+            *(baseline, options, self.screen, train),
+            target_map=self.target_map,
+            metadata=self.metadata,
+            features=self.features,
+            external=bool(self.external),
+            seed=self.seed,
+        )
 
 
 def held_out(setup: FoldSetup, baseline: str | Baseline) -> HeldOut:
@@ -135,6 +143,9 @@ def check_scored(data: PertData, scored: Sequence[str], folds: Folds) -> None:
         )
 
 
-def as_profile(effect: np.ndarray, control: Any) -> Any:
-    """The profile of effects: on the device, in the type of the control."""
-    return control[None, :] + jnp.asarray(effect, control.dtype)
+def as_profiles(effect: np.ndarray, real: Profiles) -> Profiles:
+    """Effects as profiles beside the measured ones, without sampling noise: what a prediction is off by is its error,
+    and none of it is the fault of cells that it was drawn from.
+    """
+    made = real.with_mean(real.control[None, :] + jnp.asarray(effect, real.control.dtype))
+    return dataclasses.replace(made, noise=jnp.zeros_like(made.mean[:, 0]))

@@ -1,19 +1,13 @@
-"""The table of baselines: rows, text, and plain values."""
+"""The table of baselines: rows and plain values."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Mapping
 from typing import Any, TYPE_CHECKING
 
-from ._table import _ARROWS, number
-
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
-
-_ORDER = ("competitor", "null", "oracle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +17,9 @@ class BaselineRow:
     **Fields:**
 
     - `role`: `competitor`, `null` or `oracle`; `fairness`: what it was allowed to see.
-    - `value`, `low`, `high`: the mean over the held-out perturbations with its interval; of a metric of the panel its
-        one number, with that of the jackknife. `used`: perturbations with a value.
+    - `value`, `low`, `high`: the mean over the held-out perturbations with its interval; of a metric of the panel the
+        mean of its numbers in the folds (or its number over all), with that of the jackknife over perturbations.
+        `used`: perturbations with a value.
     - `covered`: perturbations of which the baseline had something specific to say; `covered_value`: the mean over
         these; `mean_on_covered`: what the mean response scores on the same ones.
     - `gain`, `gain_low`, `gain_high`: how much better than the mean response on the same perturbations, positive for
@@ -105,55 +100,7 @@ class BaselineTable:
         return {**plain, "skipped": dict(self.skipped), "best": self.best()}
 
     def summary(self, width: int = 180) -> str:
-        """The table as text, one block a metric, with how to read it."""
-        from rich.console import Console
+        """The table as text: one block a metric, which baseline is the one to beat, and how to read it."""
+        from ._baseline_text import table_text
 
-        console = Console(file=io.StringIO(), width=width, force_terminal=False)
-        for metric in self.metrics:
-            console.print(self._block(metric))
-        for line in self._reading():
-            console.print(line, highlight=False, markup=False)
-        return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _block(self, metric: str) -> "Table":
-        from rich.table import Table
-
-        rows = [row for row in self.rows if row.metric == metric]
-        better = rows[0].higher_is_better
-        table = Table(title=f"{metric} {_ARROWS[better]}".strip(), title_justify="left")
-        table.add_column("baseline", no_wrap=True)
-        table.add_column("role")
-        level = f"{100 * self.level:g} % interval"
-        for name in ("value", level, "better than mean by", level, "covered", "on covered", "mean there"):
-            table.add_column(name, justify="right", no_wrap=True)
-        sign = -1.0 if better else 1.0
-        place = lambda row: math.inf if math.isnan(row.value) else sign * row.value
-        key = lambda row: (_ORDER.index(row.role), row.against, place(row))
-        for row in sorted(rows, key=key):
-            half = " (half)" if row.against == "half" else ""
-            table.add_row(
-                *(f"{row.baseline}{half}{' *' if row.best else ''}", row.role),
-                number(row.value) if row.status == "ok" else row.status,
-                _bounds(row.low, row.high),
-                *(number(row.gain), _bounds(row.gain_low, row.gain_high)),
-                *(f"{row.covered}/{len(self.perts)}", number(row.covered_value), number(row.mean_on_covered)),
-            )
-        return table
-
-    def _reading(self) -> tuple[str, ...]:
-        folds = "each from all others" if self.folds == "loo" else f"{self.folds} folds"
-        lines = [
-            f"{len(self.perts)} held-out perturbations of {self.source}: {folds}, seed {self.seed}; {self.space}.",
-            f"Intervals: bootstrap over perturbations, {self.samples} samples. * is the one to beat.",
-            "Nulls and oracles are not ranked; an oracle has seen cells of what it predicts.",
-            "(half): scored against half of the cells of each perturbation; by the other half, or the mean of others.",
-        ]
-        if self.folds == "loo":
-            lines.append(
-                "Ranks are among perturbations that the prediction was fitted to: a mean scores below one half."
-            )
-        return (*lines, *(f"not fitted: {name}: {why}" for name, why in self.skipped.items()))
-
-
-def _bounds(low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{number(low)} to {number(high)}"
+        return table_text(self, width)

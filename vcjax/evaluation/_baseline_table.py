@@ -1,38 +1,27 @@
 """Which simple model is the one to beat: all baselines on held-out perturbations of one screen."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from .._profiles import Profiles
-from ..baselines import available, Baseline, BASELINES, Role, role
-from ..calibration import Control, ControlSet, jackknife_interval
-from ..calibration._scoring import Found, OK, score_controls
-from ..comparison import confidence_interval
+from ..baselines import available, Baseline
 from ..io import read_target_map, Refusal, resolve_targets, Screen
 from ..io._context import one_context
-from ..metrics import Metric
 from ._baseline_data import by_context, measure, read_cells, refuse_unknown, Space, take_rows
-from ._baseline_folds import as_profile, check_scored, Folds, FoldSetup, held_out, HeldOut
-from ._baseline_results import BaselineRow, BaselineTable
-from ._controls import make_controls
+from ._baseline_features import features_of, FeatureSource
+from ._baseline_folds import check_scored, Folds, FoldSetup, held_out, HeldOut
+from ._baseline_halves import duplicate_rows
+from ._baseline_results import BaselineTable
+from ._baseline_rows import REFERENCE, RowMaker
+from ._baseline_scores import check_metrics, Scorer
 from ._plan import DTypeName, find_device
 from ._select import find_metric
 from ._sides import Reading, Source
 
 
 METRICS = ("expr_mse", "delta_pearson", "pds_l1", "pds_cosine")
-_REFERENCE = "mean"
-_DUPLICATES = {
-    "duplicate": "technical_duplicate",
-    "interpolated": "interpolated_duplicate",
-    "empirical_bayes": "empirical_bayes_duplicate",
-}
 Progress = Callable[[str, int, int], None]
 
 
@@ -42,6 +31,7 @@ def baseline_table(
     baselines: Sequence[str | Baseline] | None = None,
     metrics: Sequence[str] = METRICS,
     external: Sequence[Source] = (),
+    features: FeatureSource | None = None,
     folds: Folds = 5,
     held_out: Sequence[str] | None = None,
     reading: Reading | None = None,
@@ -68,10 +58,13 @@ def baseline_table(
 
     **Arguments:**
 
-    - `screen`: a screen with its control cells. `external`: others, for baselines that transfer.
+    - `screen`: a screen with its control cells. `external`: others, for baselines that transfer. `features`: as of
+        `fit_baseline`.
     - `baselines`: names or `vcjax.baselines.Baseline` objects; by default all that the data allow. The mean response is
-        always there.
-    - `metrics`: rows of the catalogue that are made of profiles.
+        always there. A second object of one recipe is called `name (2)`.
+    - `metrics`: rows of the catalogue that are made of profiles. One number of the panel (`spread_ratio`) is taken in
+        each fold and averaged, each fold counting as its perturbations; a ratio of sums over perturbations
+        (`expr_mse_unbiased_capped_norm`) over all at once. Their intervals are those of the jackknife.
     - `folds`: their number, or `"loo"`: each perturbation from all others, in closed form where a baseline has one.
         Then ranks are among perturbations that the prediction was fitted to, and a mean scores below one half.
     - `held_out`: the perturbations to hold out and score, all by default; the others are always in training (singles,
@@ -89,20 +82,20 @@ def baseline_table(
     """
     reading = reading or Reading()
     rows = {name: row for name, row in map(find_metric, metrics)}
-    _check_metrics(rows)
+    check_metrics(rows)
     whole = read_cells(screen, reading, "screen")
     others = [read_cells(one, reading, "external") for one in external]
     measured_screen = one_context(whole, context)
     space = space or ("bulk_lognorm" if whole.scale == "counts" else "lognorm")
     with jax.enable_x64(dtype == "float64"), jax.default_device(find_device(device)):
         setup, truth = _setup(measured_screen, others, reading, space, context or "", held_out, folds, seed)
+        setup = dataclasses.replace(setup, features=features_of(features, setup.data.perts))
         kinds, skipped = _chosen(setup, baselines)
         found = _predictions(setup, kinds, skipped, progress)
-        scores = {name: _scores(metric, setup, truth, found) for name, metric in rows.items()}
-        make = _Rows(rows, kinds, found, samples, level, seed)
-        table = [row for name in rows for row in make.rows(name, scores[name])]
+        make = RowMaker(rows, kinds, Scorer(setup, truth, found), samples, level, seed)
+        table = [row for name in rows for row in make.rows(name)]
         if duplicates:
-            table += _duplicate_rows(make, measured_screen, setup, space, seed, skipped)
+            table += duplicate_rows(make, measured_screen, setup, space, skipped)
     return BaselineTable(
         tuple(table), dict(skipped), whole.name, setup.scored, folds, space, level, samples, seed, whole.notes
     )
@@ -142,19 +135,27 @@ def _chosen(
 ) -> tuple[dict[str, str | Baseline], dict[str, str]]:
     """The baselines to fit by name, and why others are not."""
     given = {"cells", "truth"} | ({"metadata"} if setup.metadata else set())
+    given |= set() if setup.features is None else {"features", "similarity"}
     others = [other for other, _ in setup.external]
     state = available(setup.data, predict=setup.scored, external=others, given=given)
     skipped = {one.name: one.why for one in state if not one.fits}
     if baselines is None:
         kinds: dict[str, str | Baseline] = {one.name: one.name for one in state if one.fits}
     else:
-        kinds = {_REFERENCE: _REFERENCE} if _REFERENCE in BASELINES else {}
+        kinds = {REFERENCE: REFERENCE}
         for one in baselines:
-            kinds[one if isinstance(one, str) else one.name] = one
+            kinds[one if isinstance(one, str) else _free(one.name, kinds)] = one
             setup.make(one, setup.data)  # refuses an unknown name before anything is fitted
-        skipped = {name: why for name, why in skipped.items() if name in kinds}
-        kinds = {name: one for name, one in kinds.items() if name not in skipped or isinstance(one, Baseline)}
+        # What an object needs it may have brought itself.
+        skipped = {name: why for name, why in skipped.items() if isinstance(kinds.get(name), str)}
+        kinds = {name: one for name, one in kinds.items() if name not in skipped}
     return kinds, skipped
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or `name (2)` and so on: one recipe may come with several settings."""
+    names = (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3)))
+    return next(one for one in names if one not in taken)
 
 
 def _predictions(
@@ -163,150 +164,13 @@ def _predictions(
     found = {}
     for done, (name, one) in enumerate(kinds.items()):
         try:
-            found[name] = held_out(setup, one)
+            effects = held_out(setup, one)
+            if effects.covered.any():
+                found[name] = effects
+            else:
+                skipped[name] = "it covers none of the held-out perturbations, and would be the mean response"
         except ValueError as error:
             skipped[name] = error.what if isinstance(error, Refusal) else str(error)
         if progress is not None:
             progress("baselines", done + 1, len(kinds))
     return found
-
-
-def _scores(metric: Metric, setup: FoldSetup, truth: Profiles, found: Mapping[str, HeldOut]) -> dict[str, Found]:
-    """What each baseline scores, one value a perturbation or one of the panel.
-
-    Perturbations are ranked among those of their own fold. Others were in training: a prediction is drawn to them and
-    away from what was held out, so that even a mean, which tells none apart, would score below one half.
-    """
-    place = {pert: row for row, pert in enumerate(setup.scored)}
-    panels = [[place[pert] for pert in part] for part in setup.parts()]
-    if metric.level == "panel" or setup.folds == "loo":
-        panels = [list(range(len(setup.scored)))]
-    parts = [_panel_scores(metric, setup, truth, found, np.array(rows)) for rows in panels]
-    if len(parts) == 1:
-        return parts[0]
-    merged = {}
-    for name in found:
-        values = np.full(len(setup.scored), np.nan)
-        for rows, part in zip(panels, parts, strict=True):
-            values[rows] = part[name].values
-        bad = [part[name].status for part in parts if part[name].status != OK]
-        merged[name] = Found(values, None, OK if np.isfinite(values).any() else bad[0])
-    return merged
-
-
-def _panel_scores(
-    metric: Metric, setup: FoldSetup, truth: Profiles, found: Mapping[str, HeldOut], rows: np.ndarray
-) -> dict[str, Found]:
-    real = take_rows(truth, rows)
-    predicted = {name: real.with_mean(as_profile(one.effect[rows], real.control)) for name, one in found.items()}
-    controls = {name: Control(profiles, "null") for name, profiles in predicted.items()}
-    return score_controls(metric, ControlSet(real, controls), None, None)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """From values of perturbations to rows of the table."""
-
-    metrics: Mapping[str, Metric]
-    kinds: Mapping[str, str | Baseline]
-    found: Mapping[str, HeldOut]
-    samples: int
-    level: float
-    seed: int
-
-    def rows(self, name: str, scores: Mapping[str, Found]) -> list[BaselineRow]:
-        """One row a baseline, the best competitor marked."""
-        rows = [self._row(name, one, scores[one], scores.get(_REFERENCE)) for one in scores]
-        better = self.metrics[name].higher_is_better
-        ranked = [row for row in rows if row.role == "competitor" and np.isfinite(row.value)]
-        if better is None or not ranked:
-            return rows
-        best = (max if better else min)(ranked, key=lambda row: row.value)
-        return [dataclasses.replace(row, best=row is best) for row in rows]
-
-    def _row(self, name: str, baseline: str, score: Found, reference: Found | None) -> BaselineRow:
-        one, values = self.found[baseline], score.values
-        row = self.plain(name, baseline, self._role(baseline), one.fairness, score)
-        if self.metrics[name].level == "panel" or reference is None:
-            return dataclasses.replace(row, covered=int(one.covered.sum()))
-        sign = {True: 1.0, False: -1.0, None: np.nan}[self.metrics[name].higher_is_better]
-        gain = self._interval(sign * (values - reference.values))
-        with np.errstate(invalid="ignore"):
-            mean = lambda x: float(np.nanmean(x)) if np.isfinite(x).any() else float("nan")
-            on_covered = [mean(x[one.covered]) for x in (values, reference.values)]
-        return dataclasses.replace(
-            *(row,),
-            covered=int(one.covered.sum()),
-            covered_value=on_covered[0],
-            mean_on_covered=on_covered[1],
-            gain=gain[0],
-            gain_low=gain[1],
-            gain_high=gain[2],
-        )
-
-    def plain(self, name: str, baseline: str, kind: Role, fairness: str, score: Found) -> BaselineRow:
-        """A row with the value on all perturbations and its interval."""
-        metric = self.metrics[name]
-        if metric.level == "panel":
-            value = float(score.values[0])
-            others = score.left_out if score.status == OK else None
-            bounds = (np.nan, np.nan) if others is None else jackknife_interval(value, others, level=self.level)
-            low, high, used = *bounds, 1
-        else:
-            value, low, high = self._interval(score.values)
-            used = int(np.isfinite(score.values).sum())
-        return BaselineRow(
-            *(baseline, kind, fairness, name, metric.higher_is_better),
-            *(value, float(low), float(high)),
-            used=used,
-            status=score.status,
-        )
-
-    def _role(self, baseline: str) -> Role:
-        one = self.kinds[baseline]
-        return role(one if isinstance(one, Baseline) else BASELINES[baseline.partition(":")[0]])
-
-    def _interval(self, values: np.ndarray) -> tuple[float, float, float]:
-        if not np.isfinite(values).any():
-            return np.nan, np.nan, np.nan
-        estimate, low, high = _interval(jnp.asarray(values), jax.random.key(self.seed), self.samples, self.level)
-        return float(estimate), float(low), float(high)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _interval(values: Any, key: Any, samples: int, level: float) -> tuple[Any, Any, Any]:
-    found = confidence_interval(values, key=key, samples=samples, level=level)
-    return found.estimate, found.low, found.high
-
-
-def _duplicate_rows(
-    make: _Rows, screen: Screen, setup: FoldSetup, space: Space, seed: int, skipped: dict[str, str]
-) -> list[BaselineRow]:
-    """What halves of the cells score against each other, and the mean of the others against the same half."""
-    targets = resolve_targets(screen.perts, screen.genes, setup.target_map)
-    try:
-        (controls,) = make_controls(screen, seeds=(seed,), space=space, kinds=("mean", *_DUPLICATES), targets=targets)  # pyright: ignore[reportArgumentType]
-    except Refusal as refusal:
-        skipped |= dict.fromkeys(_DUPLICATES.values(), refusal.what)
-        return []
-    for name in _DUPLICATES.values():
-        skipped.pop(name, None)
-    rows = []
-    for name, metric in make.metrics.items():
-        scores = score_controls(metric, controls, None, None)
-        for kind, shown in {**_DUPLICATES, "loo_mean": "mean"}.items():
-            row = make.plain(name, shown, "oracle" if kind in _DUPLICATES else "null", "oracle", scores[kind])
-            rows.append(dataclasses.replace(row, against="half", covered=row.used))
-    return rows
-
-
-def _check_metrics(metrics: Mapping[str, Metric]) -> None:
-    wrong = [name for name, metric in metrics.items() if metric.needs_de or metric.needs_energy or metric.needs_weights]
-    if wrong:
-        raise Refusal(
-            what=f"{', '.join(wrong)} cannot be computed here.",
-            where="metrics= / --metrics",
-            why="Held-out predictions are profiles: they have no cells to test, and no weights.",
-            fix="name metrics of profiles (expr_mse, delta_pearson, pds_cosine), or write the prediction with "
-            "`vcjax baseline fit` and score it with `vcjax run`.",
-        )
