@@ -59,8 +59,8 @@ def data_of(perts: int, genes: int) -> tuple[TrainingData, Features]:
     control = jnp.asarray(rng.gamma(1, 1, genes), jnp.float32)
     means = [control[None] + array(perts, genes) for _ in range(2)]
     # `fit` measures from the mean of the training perturbations.
-    common = {"control": control, "targets": jnp.arange(perts), "train_mean": means[0].mean(axis=0)}
-    profiles = [vcjax.Profiles(mean, **common) for mean in means]
+    average = means[0].mean(axis=0)
+    profiles = [vcjax.Profiles(mean, control, targets=jnp.arange(perts), train_mean=average) for mean in means]
     names = tuple(f"p{i}" for i in range(perts))
     features = Features(array(perts, FEATURES), names)
     inputs, _ = MemberFeatures(features).of(names, jnp.float32)

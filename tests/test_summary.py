@@ -1,6 +1,7 @@
 """Screens to summaries on the host: exact sums, sampling noise, files."""
 
 import dataclasses
+import importlib.util
 import inspect
 from typing import Any
 
@@ -116,6 +117,24 @@ def test_a_cell_that_carries_its_group_alone_leaves_a_zero_profile():
     noise = summarise(screen, space="bulk_lognorm").noise
     assert noise is not None
     assert_close(noise[0], jackknife_by_hand(counts[:3], 5e4), rtol=1e-12)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_loops_find_what_numpy_finds(dtype, monkeypatch):
+    matrix = cells(90, 40, seed=3).astype(dtype)
+    matrix[:2] *= 50  # cells that carry most of their group
+    names = np.array([*"aabbbb", *["c"] * 40, *["non-targeting"] * 44])
+    adata = screen_of(scipy.sparse.csr_matrix(matrix), names, [f"G{i}" for i in range(40)])
+    many = read_screen(adata, input_type="counts")
+    summary = lambda: summarise(many, space="bulk_lognorm", max_entries=500)
+    plain = summary()
+    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    compiled = summary()
+    np.testing.assert_array_equal(compiled.mean, plain.mean)
+    np.testing.assert_array_equal(compiled.control, plain.control)
+    for ours, theirs in ((compiled.noise, plain.noise), (compiled.control_noise, plain.control_noise)):
+        assert_close(ours, theirs, rtol=1e-13)
 
 
 def test_groups_of_one_cell_have_no_noise(screen):

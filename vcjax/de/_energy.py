@@ -14,8 +14,8 @@ from .._stats import safe_sqrt
 from ._ranksum_cells import CellMatrix, Side, sides_of
 
 
-_ROWS, _STEP = 1024, 128  # cells of a block, and what their number is padded to a multiple of: few shapes, few programs
-_KEPT_BYTES = 2**27  # of reference cells that stay dense from block to block
+_ROWS, _STEP = 512, 128  # cells of a block, and what their number is padded to a multiple of: few shapes, few programs
+_KEPT_BYTES = 2**26  # of reference cells that stay dense from block to block
 _NEAR = 0.01  # squared distance over squared norms, below which single precision has lost too many digits
 _ROUNDING = 64 * np.finfo(np.float64).eps  # of the same, when both cells are equal
 
@@ -86,9 +86,10 @@ def energy_distances(
     perturbed = sides[-1]._replace(rows=sides[-1].rows[sides[-1].groups > 0])
     if not sizes[0]:
         return np.full(groups, np.nan)
-    weights = np.zeros(control.matrix.shape[0])
+    # Of the dtype of the matrix, for scipy would convert all of that; distances do not change with the centre.
+    weights = np.zeros(control.matrix.shape[0], control.matrix.dtype)
     weights[control.rows] = 1 / sizes[0]
-    centre = np.asarray(weights @ control.matrix).astype(np.float64)
+    centre = np.asarray(weights @ control.matrix)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[1:])])
     with jax.enable_x64(True):
         try:
@@ -125,7 +126,6 @@ class _Distances:
     """Distances between rows of matrices, summed block by block."""
 
     def __init__(self, centre: np.ndarray, dtype: type[np.floating]) -> None:
-        # Distances do not change with the centre, so that its rounding does not matter.
         self._centre = centre.astype(dtype)
 
     def row_sums(self, a: Side, a_rows: np.ndarray, b: Side) -> np.ndarray:
@@ -134,15 +134,18 @@ class _Distances:
         **Raises:** `_Near`, as the other method.
         """
         sums = np.zeros(len(a_rows))
-        kept = max(1, _KEPT_BYTES // (self._centre.nbytes * _ROWS))
-        others = _parts(len(b.rows))
-        for first in range(0, len(others), kept):
-            blocks = [self._dense(b, b.rows[part]) for part in others[first : first + kept]]
-            for part in _parts(len(a_rows)):
-                x = self._dense(a, a_rows[part])
-                for block in blocks:
-                    sums[part] += self._sums(x, block)
+        kept = _ROWS * max(1, _KEPT_BYTES // (self._centre.nbytes * _ROWS))
+        for first in range(0, len(b.rows), kept):
+            self._add_sums(sums, a, a_rows, b, b.rows[first : first + kept])
         return sums
+
+    def _add_sums(self, sums: np.ndarray, a: Side, a_rows: np.ndarray, b: Side, b_rows: np.ndarray) -> None:
+        """Adds the distances to some rows of the other side, which stay dense meanwhile."""
+        blocks = [self._dense(b, b_rows[part]) for part in _parts(len(b_rows))]
+        for part in _parts(len(a_rows)):
+            x = self._dense(a, a_rows[part])
+            for block in blocks:
+                sums[part] += self._sums(x, block)
 
     def within(self, side: Side, rows: np.ndarray) -> float:
         """The mean of all distances among these rows, each pair counted twice."""
@@ -162,9 +165,12 @@ class _Distances:
 
     def _dense(self, side: Side, rows: np.ndarray) -> _Block:
         out = np.zeros((-(-len(rows) // _STEP) * _STEP, len(self._centre)), self._centre.dtype)
-        part = side.matrix[rows]
-        part = part.toarray() if scipy.sparse.issparse(part) else part
-        np.subtract(part, self._centre, out=out[: len(rows)], casting="same_kind")
+        part, mine = side.matrix[rows], out[: len(rows)]
+        if scipy.sparse.issparse(part) and part.dtype == out.dtype:
+            part = part.toarray(out=mine)
+        elif scipy.sparse.issparse(part):
+            part = part.toarray()
+        np.subtract(part, self._centre, out=mine, casting="same_kind")
         cells = jnp.asarray(out)
         return _Block(cells, _squared_norms(cells), len(rows))
 

@@ -1,7 +1,6 @@
 """The exact rank-sum (Mann-Whitney) test of every perturbation against the control cells, on the host in float64."""
 
 import dataclasses
-import importlib.util
 import math
 from typing import Literal
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import scipy.special
 
+from .._compiled import numba_installed
 from ._ranksum_cells import CellMatrix, sides_of
 
 
@@ -91,8 +91,7 @@ def rank_sums(
 
 def _engine(name):
     if name == "auto":
-        found = importlib.util.find_spec("numba") is not None
-        name = "jax" if jax.default_backend() != "cpu" else "numba" if found else "numpy"
+        name = "jax" if jax.default_backend() != "cpu" else "numba" if numba_installed() else "numpy"
     if name == "jax":
         from ._ranksum_device import device_tallies
 

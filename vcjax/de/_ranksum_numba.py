@@ -2,8 +2,9 @@
 
 from typing import no_type_check
 
-import numba
 import numpy as np
+
+from .._compiled import compiled
 
 
 _SHORT = 48  # up to here insertion alone beats a radix sort
@@ -12,15 +13,7 @@ _MOVES = 8  # of insertion after it, per item, before all bits are sorted by ins
 _WIDEST = 13  # bits of a digit: more counts than this leave the cache
 
 
-def _compiled(function):
-    """Compiled once and kept on disk, where there is a folder that can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 @no_type_check  # what checks annotations wraps a function in another that numba cannot compile
 def count_stored(indptr, indices, rows, counts):
     """Adds the number of stored entries of each column in `rows` to `counts`."""
@@ -29,7 +22,7 @@ def count_stored(indptr, indices, rows, counts):
             counts[indices[k]] += 1
 
 
-@_compiled
+@compiled
 @no_type_check
 def find_column(indptr, indices, rows, first, cursors):
     """Where in each row the columns from `first` on start; the columns of a row are ascending."""
@@ -44,14 +37,14 @@ def find_column(indptr, indices, rows, first, cursors):
         cursors[r] = low
 
 
-@_compiled
+@compiled
 @no_type_check
 def _ordered(bits, sign, everything):
     """The bits of a float as an integer of the same order."""
     return bits ^ everything if bits & sign else bits | sign
 
 
-@_compiled
+@compiled
 @no_type_check
 def gather_sparse(cursors, stops, indices, bits, groups, first, last, sign, ends, keys, labels):
     """Appends the items of columns [first, last) to those of each gene, rows in the order given, without zeros.
@@ -76,7 +69,7 @@ def gather_sparse(cursors, stops, indices, bits, groups, first, last, sign, ends
         cursors[r] = k
 
 
-@_compiled
+@compiled
 @no_type_check
 def gather_dense(bits, rows, groups, first, last, sign, ends, keys, labels):
     """`gather_sparse` of a dense matrix."""
@@ -91,7 +84,7 @@ def gather_dense(bits, rows, groups, first, last, sign, ends, keys, labels):
                 ends[column - first] = place + 1
 
 
-@_compiled
+@compiled
 @no_type_check
 def _insertion_sort(keys, labels, budget):
     """A stable sort in place; `False` if it gave up after as many moves as `budget` allows."""
@@ -110,7 +103,7 @@ def _insertion_sort(keys, labels, budget):
     return True
 
 
-@_compiled
+@compiled
 @no_type_check
 def _radix_sort(keys, labels, other_keys, other_labels, base, low, high, counts):
     """A stable sort by the bits [low, high) of keys less `base`; `True` if it ends in the other buffers."""
@@ -140,7 +133,7 @@ def _radix_sort(keys, labels, other_keys, other_labels, base, low, high, counts)
     return moved
 
 
-@_compiled
+@compiled
 @no_type_check
 def _sorted(keys, labels, other_keys, other_labels, counts):
     """The items in a stable order of their keys, in either pair of buffers.
@@ -175,7 +168,7 @@ def _sorted(keys, labels, other_keys, other_labels, counts):
     return keys, labels
 
 
-@_compiled
+@compiled
 @no_type_check
 def tally(starts, ends, keys, labels, sign, out):
     """Fills in the integers of the genes of a block, (genes, groups, 4): see `statistics`."""

@@ -1,6 +1,7 @@
 """The normalised cells of a screen, gathered for a test that needs all cells of a gene at once."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -8,7 +9,7 @@ import scipy.sparse
 from ._context import cell_groups
 from ._de_settings import DESettings
 from ._matrix import BLOCK_ENTRIES, n_rows
-from ._pseudobulk import add_rows, cell_totals, Done
+from ._pseudobulk import add_rows, cell_totals, compiled_loops, Done
 from ._screen import Screen
 
 
@@ -30,11 +31,19 @@ class GatheredCells:
     sizes: np.ndarray
     target_sum: float | None = None
 
-    @property
-    def control(self) -> "GatheredCells":
-        """The control cells alone."""
-        mine = self.codes == CONTROL
-        return GatheredCells(self.values[mine], self.codes[mine], self.sums[-1:], self.sizes[-1:])
+    def into_control(self) -> "GatheredCells":
+        """The control cells alone, in the memory of all of them: `self` is not to be used again."""
+        mine = np.flatnonzero(self.codes == CONTROL)
+        csr: Any = self.values
+        starts, lengths = csr.indptr[mine], np.diff(csr.indptr)[mine]
+        indptr = np.concatenate([np.zeros(1, csr.indptr.dtype), np.cumsum(lengths, dtype=csr.indptr.dtype)])
+        for array in (csr.data, csr.indices):
+            # Every row moves to the front, so that none is written over before it has moved.
+            for to, start, length in zip(indptr.tolist(), starts.tolist(), lengths.tolist(), strict=False):
+                array[to : to + length] = array[start : start + length]
+            array.resize(indptr[-1], refcheck=False)
+        values = scipy.sparse.csr_matrix((csr.data, csr.indices, indptr), shape=(len(mine), csr.shape[1]), copy=False)
+        return GatheredCells(values, self.codes[mine], self.sums[-1:], self.sizes[-1:])
 
 
 class TooManyValues(Exception):
@@ -69,7 +78,7 @@ def gather(
     if not control:
         groups = np.where(groups == last, -1, groups)
     columns = range(screen.matrix.shape[1])[genes]
-    sums, kept = np.zeros((last + 1, len(columns))), _Kept(len(columns))
+    sums, kept, loops = np.zeros((last + 1, len(columns))), _Kept(len(columns)), compiled_loops(screen.matrix)
     for start, block in screen.matrix.chunks(max_entries):
         stop = start + n_rows(block)
         codes, divisor = groups[start:stop], None if divisors is None else divisors[start:stop]
@@ -79,7 +88,7 @@ def gather(
         if len(columns) < screen.matrix.shape[1]:
             block = block[:, columns.start : columns.stop]
         ranked, summed = _transform(block, screen, settings, divisor)
-        add_rows(block, summed, codes, sums)
+        add_rows(block, summed, codes, sums, loops)
         kept.append(block, ranked, codes)
         if done is not None:
             done(stop)
@@ -122,9 +131,10 @@ class _Kept:
             array.resize(self.entries, refcheck=False)
         lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
         indptr = np.cumsum(lengths, dtype=np.int32 if self.entries < 2**31 else np.int64)
-        return scipy.sparse.csr_matrix(
-            (self._values, self._indices, indptr), shape=(len(lengths) - 1, self._genes), copy=False
-        )
+        csr = (self._values, self._indices, indptr)
+        matrix = scipy.sparse.csr_matrix(csr, shape=(len(lengths) - 1, self._genes), copy=False)
+        matrix.data, matrix.indices = csr[:2]  # scipy makes views, and only what owns its memory can give some back
+        return matrix
 
 
 def _divisors(

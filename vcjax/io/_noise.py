@@ -5,8 +5,8 @@ Groups of fewer than two cells give 0, as in cell-eval2: their noise is not know
 
 import numpy as np
 
-from ._matrix import Matrix
-from ._pseudobulk import bulk_lognorm, Done, entries, sums_of_cells
+from ._matrix import Matrix, n_rows
+from ._pseudobulk import bulk_lognorm, compiled_loops, Done, entries, sums_of_cells
 
 
 # Up to here the power series of the logarithm is exact to rounding in at most 17 terms.
@@ -54,14 +54,8 @@ def jackknife_noise(
 
     scale = target_sum / np.where(group_totals > 0, group_totals, np.inf)
     counted = np.where((groups >= 0) & (sizes[groups] >= 2), groups, -1)
-    first, second = np.zeros_like(sums), np.zeros(len(sums))
-    for some in entries(matrix, counted, max_entries, done):
-        x = sums.reshape(-1).take(some.places)
-        x *= np.repeat(scale[some.groups], some.lengths)
-        rates = delta[some.cells], target_sum * share[some.cells]
-        less, squares = _replaced(x, some.values, *(np.repeat(rate, some.lengths) for rate in rates))
-        np.add.at(first.reshape(-1), some.places, less)
-        np.add.at(second, some.groups, sums_of_cells(squares, some.lengths))
+    replace = _replace_stored if (loops := compiled_loops(matrix)) is None else _replace_compiled(loops)
+    first, second = replace(matrix, counted, scale[:, None] * sums, delta, target_sum * share, max_entries, done)
 
     noise = np.zeros(len(sums))
     cells_of = _members(groups, len(sums))
@@ -75,6 +69,35 @@ def jackknife_noise(
         total = second[group] + squares.sum() + lost * _square(bulk) - _square(deviation) / n
         noise[group] = max(total, 0.0) * (n - 1) / n
     return noise
+
+
+def _replace_stored(matrix, groups, scaled, delta, share, max_entries, done):
+    """The sums over all stored entries of what they change: of deviations by group and gene, of squares by group."""
+    first, second = np.zeros_like(scaled), np.zeros(len(scaled))
+    for some in entries(matrix, groups, max_entries, done):
+        rates = delta[some.cells], share[some.cells]
+        x = scaled.reshape(-1).take(some.places)
+        less, squares = _replaced(x, some.values, *(np.repeat(rate, some.lengths) for rate in rates))
+        np.add.at(first.reshape(-1), some.places, less)
+        np.add.at(second, some.groups, sums_of_cells(squares, some.lengths))
+    return first, second
+
+
+def _replace_compiled(loops):
+    """`_replace_stored` in compiled loops: equal but for the rounding of logarithms and of the sums of squares."""
+
+    def replace(matrix, groups, scaled, delta, share, max_entries, done):
+        first, second, rest = np.zeros_like(scaled), np.zeros(len(scaled)), 1 / (1 + scaled)
+        for start, block in matrix.chunks(max_entries):
+            stop = start + n_rows(block)
+            cells = slice(start, stop)
+            csr = block.indptr, block.indices, block.data
+            loops.replace_deviations(*csr, groups[cells], delta[cells], share[cells], scaled, rest, first, second)
+            if done is not None:
+                done(stop)
+        return first, second
+
+    return replace
 
 
 def _square(x: np.ndarray) -> float:

@@ -2,15 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
+from .._compiled import numba_installed
 from ._matrix import Matrix, n_rows
 
 
 Done = Callable[[int], None]
 
+_MANY = 2**24  # cells times genes from which compiled loops are worth the import of numba
 _ENTRIES = 65_536  # worked on at a time, so that what is made of them stays in the processor's cache
 
 
@@ -66,14 +69,34 @@ def group_sums(
     matrix: Matrix, groups: np.ndarray, num_groups: int, max_entries: int, done: Done | None = None
 ) -> np.ndarray:
     """Sum of the cells of each group as float64, shape (groups, genes)."""
-    sums = np.zeros((num_groups, matrix.shape[1]))
-    for some in entries(matrix, groups, max_entries, done):
-        np.add.at(sums.reshape(-1), some.places, some.values.astype(np.float64))
+    sums, loops = np.zeros((num_groups, matrix.shape[1])), compiled_loops(matrix)
+    for start, block in matrix.chunks(max_entries):
+        stop = start + n_rows(block)
+        add_rows(block, block.data, groups[start:stop], sums, loops)
+        if done is not None:
+            done(stop)
     return sums
 
 
-def add_rows(block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray, sums: np.ndarray) -> None:
-    """Adds each row of a block, with these `values` for its own, to the row of `sums` that is its group (-1: none)."""
+def compiled_loops(matrix: Matrix) -> Any:
+    """The module of compiled loops, or `None` where numba is not installed or not worth its import."""
+    if matrix.shape[0] * matrix.shape[1] < _MANY or not numba_installed():
+        return None
+    from . import _loops
+
+    return _loops
+
+
+def add_rows(
+    block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray, sums: np.ndarray, loops: Any = None
+) -> None:
+    """Adds each row of a block, with these `values` for its own, to the row of `sums` that is its group (-1: none).
+
+    The order of the additions, and so every bit, is the same with compiled `loops` and without.
+    """
+    if loops is not None:
+        loops.add_rows(block.indptr, block.indices, values, groups, sums)
+        return
     for some in entries_of(block, values, groups, sums.shape[1]):
         np.add.at(sums.reshape(-1), some.places, some.values.astype(np.float64))
 
