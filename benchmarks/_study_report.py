@@ -37,9 +37,9 @@ themselves: what a replicate of that many cells is worth, and no competitor.
 _READING = """
 - **Rank terms buy what they are trained on, and more, where there is something to gain.** Soft PDS and InfoNCE
   beside a weighted error raise the exact PDS of held-out single perturbations on every simulated screen, also where
-  amplitudes are made equal, and the less data there are the more; on guides of THP-1 cells, too. Cosine and R2 rise
-  with it: to be recognised, an effect must point its way. For doubles of known singles PDS is near 1 whatever the
-  loss, and nothing is gained.
+  amplitudes are made equal, and the less data there are the more; on guides of THP-1 cells and from K562 to RPE1,
+  too. Cosine and R2 rise with it: to be recognised, an effect must point its way. For doubles of known singles PDS is
+  near 1 whatever the loss, and nothing is gained.
 - **Weights alone do not.** Against training on MSE they end the collapse (the spread doubles where cells are few),
   but R2w does not rise, and for doubles it falls: what is gained in genes that respond is lost to effects that are
   too large, for nothing holds the genes that a weight is small for. The unweighted R2 falls below that of the mean.
@@ -55,7 +55,9 @@ _READING = """
   WMSE or PDS brings most of what those losses bring to a network: a network is worth its trouble only where it
   beats that. For doubles the sum of the single effects has the least weighted error of all predictions, and MSE is
   as good a loss as any; on those of K562 the rank terms cost R2. These are five doubles, though, whose intervals
-  are narrower than five perturbations can bear. From K562 to RPE1 the networks had not been trained to the end.
+  are narrower than five perturbations can bear. From K562 to RPE1 soft PDS and InfoNCE have the greatest PDS by
+  cosine of all predictions, and owe it to amplitude: rescaled, they fall below MSE, which has the higher R2, R2w and
+  cosine of all losses; and kernel ridge regression has the highest.
 """
 
 
