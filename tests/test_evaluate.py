@@ -181,6 +181,22 @@ def test_a_prediction_without_controls(pred, real, report):
         evaluate(bare, real, preset="cell_eval")
 
 
+def test_twisted_control_cells_of_a_prediction_pay_only_where_it_is_measured_from_them(pred, real):
+    copied, rng = cells(pred), np.random.default_rng(0)
+    controls = labels(pred) == "non-targeting"
+    rows = np.where(controls, np.arange(len(controls)), rng.choice(np.flatnonzero(controls), len(controls)))
+    copied.X = sp.csr_matrix(pred.X)[rows]  # control cells for every perturbation: no effect at all
+    measured, twisted, counts = sp.csr_matrix(real.X).toarray(), cells(copied), sp.csr_matrix(copied.X).toarray()
+    # Away from the response that perturbations share, so that nothing looks like that response.
+    ratio = (measured[controls].mean(axis=0) + 0.1) / (measured[~controls].mean(axis=0) + 0.1)
+    counts[controls] = rng.poisson(counts[controls] * ratio)
+    twisted.X = sp.csr_matrix(counts)
+    honest, gained = (evaluate(side, real, preset="cell_eval").values("pearson_delta") for side in (copied, twisted))
+    assert gained.mean() > honest.mean() + 0.2
+    assert [PRESETS[name].control_source for name in ("v2", "vcc2026", "calibrated")] == ["real"] * 3
+    np.testing.assert_array_equal(*(evaluate(side, real).value for side in (copied, twisted)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -178,6 +178,15 @@ def test_neither_blocks_nor_ranges_of_genes_change_anything(real, pred, settings
     assert_same(ranges.table, whole.table)
 
 
+def test_a_prediction_cannot_bring_genes_through_the_filter_of_expression(real):
+    spiked = counts(1)
+    spiked[LABELS != CONTROL, 13] += 40  # below the filter in control cells
+    pred = read_screen(screen_of(spiked, LABELS, GENES), input_type="counts")
+    table = table_of(pred, CELL_EVAL2_DE, control_of=real)
+    assert not table.tested[:, 13].any()
+    np.testing.assert_array_equal(table.tested, table_of(screen(1), CELL_EVAL2_DE, control_of=real).tested)
+
+
 def test_the_control_cells_of_the_first_side_serve_the_second(real, pred):
     first = differential_expression(real, CELL_EVAL2_DE, keep_control=True)
     assert first.control is not None
