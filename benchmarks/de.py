@@ -34,6 +34,8 @@ from _measure import (
 from _peer import Peer
 
 from vcjax.de import rank_sums, RankSums
+from vcjax.io import _loops
+from vcjax.io._pseudobulk import add_rows
 
 
 # Perturbations, cells of each, control cells, genes.
@@ -105,9 +107,9 @@ def ours(values: sp.csr_matrix, codes: np.ndarray, perts: int, engine: Any) -> t
     """All that the peers make: the test, adjusted p-values, and means of the groups."""
     found = rank_sums(values, codes, perts, engine=engine)
     adjusted = scipy.stats.false_discovery_control(np.exp(found.log_pvalue()), axis=1)
-    groups = sp.csr_matrix((np.ones(len(codes)), (codes + 1, np.arange(len(codes)))), shape=(perts + 1, len(codes)))
-    means = sp.csr_matrix(groups @ values).toarray() / np.bincount(codes + 1)[:, None]
-    return found, adjusted, means
+    sums = np.zeros((perts + 1, values.shape[1]))
+    add_rows(values, values.data, codes + 1, sums, _loops if engine == "numba" else None)
+    return found, adjusted, sums / np.bincount(codes + 1)[:, None]
 
 
 def run_size(name: str, rounds: int, pythons: Mapping[str, str], threads: int) -> dict[str, Any]:

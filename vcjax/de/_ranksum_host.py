@@ -14,7 +14,8 @@ Put = Callable[[int, np.ndarray], None]
 
 _ITEMS, _MOST_ITEMS = 2**22, 2**24  # of a block: 25 to 100 MB a thread
 _PER_CELL = 64  # items of a block in a cell, where there are fewer a walk along the cells waits for memory
-_RANGE = 2**18  # items of a range of genes that one thread walks, at least
+_RANGES = 2  # of genes for each thread: a walk along all cells is made for each
+_RANGE = 2**18  # items of a range, at least
 _GENES = 256
 _PARTS = 8  # of the cells, counted side by side
 _TALLIES = 2**19  # genes times groups of a block: 16 MB a thread
@@ -62,7 +63,8 @@ def numba_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
             put(first + a, out)
 
     # A range of genes is walked in order, so that every row is searched for its start once.
-    in_threads(job, blocks(items, max(_RANGE, int(items.sum()) // 16), len(items)), threads)
+    ranges = _RANGES * (cores() if threads is None else threads)
+    in_threads(job, blocks(items, max(_RANGE, -(-int(items.sum()) // ranges)), len(items)), threads)
 
 
 def _walk(side, first, uint, labels_dtype, loops):
