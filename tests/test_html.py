@@ -20,7 +20,7 @@ from vcjax.report._markup import element, table
 from vcjax.report._words import reason
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NAN = float("nan")
 EVIL = "<script>alert('x')</script>\" onload=\"&amp;"

@@ -22,7 +22,7 @@ from vcjax.baselines._ref_regress import ReferenceRegression
 from vcjax.baselines._relatedness import NamedKernel
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RNG = np.random.default_rng(2)
 N, G, D = 9, 14, 4

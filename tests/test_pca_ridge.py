@@ -16,7 +16,7 @@ from vcjax.baselines._interface import PertData
 from vcjax.baselines._pca_ridge import PCARidge
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RNG = np.random.default_rng(1)
 GENES = tuple(f"g{i}" for i in range(20))

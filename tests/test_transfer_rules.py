@@ -26,7 +26,7 @@ from vcjax.baselines._transfer_rules import (
 )
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RNG = np.random.default_rng(3)
 GENES = tuple(f"g{i}" for i in range(12))

@@ -22,7 +22,7 @@ from vcjax.baselines._tune import grid, tunable, tune
 from vcjax.metrics import CATALOGUE
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 N, G = 40, 60
 PERTS = tuple(f"P{i}" for i in range(N))
