@@ -107,7 +107,7 @@ def ours(values: sp.csr_matrix, codes: np.ndarray, perts: int, engine: Any) -> t
     """All that the peers make: the test, adjusted p-values, and means of the groups."""
     found = rank_sums(values, codes, perts, engine=engine)
     adjusted = scipy.stats.false_discovery_control(np.exp(found.log_pvalue()), axis=1)
-    sums = np.zeros((perts + 1, values.shape[1]))
+    sums = np.zeros((perts + 1, found.u.shape[1]))
     add_rows(values, values.data, codes + 1, sums, _loops if engine == "numba" else None)
     return found, adjusted, sums / np.bincount(codes + 1)[:, None]
 

@@ -194,7 +194,8 @@ def test_twisted_control_cells_of_a_prediction_pay_only_where_it_is_measured_fro
     honest, gained = (evaluate(side, real, preset="cell_eval").values("pearson_delta") for side in (copied, twisted))
     assert gained.mean() > honest.mean() + 0.2
     assert [PRESETS[name].control_source for name in ("v2", "vcc2026", "calibrated")] == ["real"] * 3
-    np.testing.assert_array_equal(*(evaluate(side, real).value for side in (copied, twisted)))
+    plain, same = (evaluate(side, real).value for side in (copied, twisted))
+    np.testing.assert_array_equal(plain, same)
 
 
 @pytest.mark.parametrize(
