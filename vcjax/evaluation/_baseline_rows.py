@@ -24,6 +24,11 @@ ROUNDING = 1e-12
 """Smaller differences are those of sums in another order."""
 
 
+def alike(one: float, other: float) -> bool:
+    """Whether two scores differ by no more than that."""
+    return abs(one - other) <= ROUNDING * max(1.0, abs(other))
+
+
 @dataclasses.dataclass(frozen=True)
 class RowMaker:
     """Makes rows: `kinds` are the baselines by name, `scorer` has what they predict."""
@@ -44,9 +49,9 @@ class RowMaker:
         if better is None or not ranked:
             return rows
         top = (max if better else min)(row.value for row in ranked)
-        alike = [row for row in ranked if abs(row.value - top) <= ROUNDING * max(1.0, abs(top))]
+        as_good = [row for row in ranked if alike(row.value, top)]
         # Of several that are as good the simplest is named.
-        best = next((row for row in alike if row.baseline == REFERENCE), alike[0])
+        best = next((row for row in as_good if row.baseline == REFERENCE), as_good[0])
         return [dataclasses.replace(row, best=row is best) for row in rows]
 
     def plain(self, name: str, baseline: str, kind: Role, fairness: str, score: Score) -> BaselineRow:

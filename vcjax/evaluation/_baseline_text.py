@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._baseline_results import BaselineTable
-from ._baseline_rows import REFERENCE, ROUNDING
+from ._baseline_rows import alike, REFERENCE, ROUNDING
 from ._table import _ARROWS, number
 
 
@@ -59,7 +59,7 @@ def _to_beat(table: BaselineTable) -> Iterator[str]:
     """For each metric: the best competitor, whether it is set apart from the mean, and what else scores as well."""
     for best in (row for row in table.rows if row.best):
         others = [row for row in table.rows if row.metric == best.metric and row.against == "all" and row != best]
-        same = [row.baseline for row in others if row.role == "competitor" and _alike(row.value, best.value)]
+        same = [row.baseline for row in others if row.role == "competitor" and alike(row.value, best.value)]
         told = f"{best.metric}: to beat is {best.baseline}, {number(best.value)}"
         told += f" (as good: {', '.join(same)})" if same else ""
         if best.baseline != REFERENCE and not math.isnan(best.gain):
@@ -98,10 +98,6 @@ def _reading(table: BaselineTable) -> Iterator[str]:
         yield f"Not fitted ({why}): {', '.join(names)}."
     for note in table.notes:
         yield f"Note: {note}"
-
-
-def _alike(one: float, other: float) -> bool:
-    return abs(one - other) <= ROUNDING * max(1.0, abs(other))
 
 
 def _tidy(x: float) -> str:

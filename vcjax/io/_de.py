@@ -83,17 +83,15 @@ def differential_expression(
         if control_of is not None and reference is None:
             reference = gather(control_of, settings, perturbed=False, genes=genes, **shared)
         options = {"scale": screen.scale, "threads": threads, "details": details}
-        found = Tested(
+        keep = keep_control and whole and control_of is None
+        return Tested(
             rank_tests(cells, reference, settings, **options) if table else None,
             cells.sizes,
             energies(cells, reference) if energy else None,
-            None,
+            cells.into_control() if keep else None,  # the last that reads the cells
             cells.sums if settings.mean == "geometric" else None,
             cells.target_sum,
         )
-        if keep_control and whole and control_of is None:
-            found = dataclasses.replace(found, control=cells.into_control())
-        return found
 
     parts, genes = 1, len(screen.genes)
     while True:

@@ -54,8 +54,9 @@ def jackknife_noise(
 
     scale = target_sum / np.where(group_totals > 0, group_totals, np.inf)
     counted = np.where((groups >= 0) & (sizes[groups] >= 2), groups, -1)
-    replace = _replace_stored if (loops := compiled_loops(matrix)) is None else _replace_compiled(loops)
-    first, second = replace(matrix, counted, scale[:, None] * sums, delta, target_sum * share, max_entries, done)
+    walk = matrix, counted, scale[:, None] * sums, delta, target_sum * share, max_entries, done
+    loops = compiled_loops(matrix)
+    first, second = _replace_stored(*walk) if loops is None else _replace_compiled(loops, *walk)
 
     noise = np.zeros(len(sums))
     cells_of = _members(groups, len(sums))
@@ -83,21 +84,17 @@ def _replace_stored(matrix, groups, scaled, delta, share, max_entries, done):
     return first, second
 
 
-def _replace_compiled(loops):
+def _replace_compiled(loops, matrix, groups, scaled, delta, share, max_entries, done):
     """`_replace_stored` in compiled loops: equal but for the rounding of logarithms and of the sums of squares."""
-
-    def replace(matrix, groups, scaled, delta, share, max_entries, done):
-        first, second, rest = np.zeros_like(scaled), np.zeros(len(scaled)), 1 / (1 + scaled)
-        for start, block in matrix.chunks(max_entries):
-            stop = start + n_rows(block)
-            cells = slice(start, stop)
-            csr = block.indptr, block.indices, block.data
-            loops.replace_deviations(*csr, groups[cells], delta[cells], share[cells], scaled, rest, first, second)
-            if done is not None:
-                done(stop)
-        return first, second
-
-    return replace
+    first, second, rest = np.zeros_like(scaled), np.zeros(len(scaled)), 1 / (1 + scaled)
+    for start, block in matrix.chunks(max_entries):
+        stop = start + n_rows(block)
+        cells = slice(start, stop)
+        csr = block.indptr, block.indices, block.data
+        loops.replace_deviations(*csr, groups[cells], delta[cells], share[cells], scaled, rest, first, second)
+        if done is not None:
+            done(stop)
+    return first, second
 
 
 def _square(x: np.ndarray) -> float:

@@ -225,6 +225,7 @@ def discrimination_from_distances(
 
 
 def check_options(**options):
+    """**Raises:** `ValueError` for an option, given with its `Literal`, that is none of the words of that."""
     for name, (value, allowed) in options.items():
         if value not in allowed.__args__:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed.__args__))}, got {value!r}.")
