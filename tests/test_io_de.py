@@ -1,6 +1,7 @@
 """Differential expression of a screen on the host: conventions, blocks, files."""
 
 import dataclasses
+import importlib.util
 import json
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_neither_blocks_nor_ranges_of_genes_change_anything(real, pred, settings
     widths = []
 
     def watched(cells, *args, **options):
-        widths.append(cells.values.shape[1])
+        widths.append(cells.stored.shape[1])
         return rank_tests(cells, *args, **options)
 
     monkeypatch.setattr("vcjax.io._de.rank_tests", watched)
@@ -176,6 +177,31 @@ def test_neither_blocks_nor_ranges_of_genes_change_anything(real, pred, settings
     assert len(widths) > 2
     assert max(widths[-3:]) < len(GENES) / 2
     assert_same(ranges.table, whole.table)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+@pytest.mark.parametrize("kind", ["counts", "large", "lognorm"])
+@pytest.mark.parametrize("settings", [CELL_EVAL2_DE, CELL_EVAL_DE], ids=["v2", "cell_eval"])
+def test_cells_in_two_bytes_an_entry_have_the_bits_of_whole_ones(settings, kind, monkeypatch):
+    def read(seed):
+        cells = counts(seed)
+        cells[3, 2] = 70_000 if kind == "large" else 5
+        cells = np.log1p(cells / 100) if kind == "lognorm" else cells
+        adata = screen_of(scipy.sparse.csr_matrix(cells), LABELS, GENES)
+        return read_screen(adata, input_type="lognorm" if kind == "lognorm" else "counts")
+
+    def tested():
+        mine, other = read(0), read(1)
+        own = differential_expression(mine, settings, details=True, keep_control=True, energy=True)
+        options = {"control_of": mine, "control": own.control, "details": True, "energy": True}
+        return own, differential_expression(other, settings, **options)
+
+    plain = tested()
+    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    for ours, theirs in zip(tested(), plain, strict=True):
+        assert_same(ours.table, theirs.table)
+        np.testing.assert_array_equal(ours.energy, theirs.energy)
+        np.testing.assert_array_equal(ours.sums, theirs.sums)
 
 
 def test_a_prediction_cannot_bring_genes_through_the_filter_of_expression(real):

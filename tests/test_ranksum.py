@@ -14,8 +14,8 @@ import scipy.stats
 from jaxtyping import TypeCheckError
 
 from vcjax.de import rank_sums
-from vcjax.de._ranksum import statistics
-from vcjax.de._ranksum_cells import blocks, sides_of
+from vcjax.de._ranksum import rank_sums_of, statistics
+from vcjax.de._ranksum_cells import blocks, cells_of, make_side, sides_of
 from vcjax.de._ranksum_device import device_tallies
 from vcjax.de._ranksum_host import numba_tallies, numpy_tallies
 
@@ -44,7 +44,7 @@ def integers(engine, values, codes, groups=GROUPS, reference=None):
     """What an engine hands to the shared finish, genes in order."""
     sides, cells = sides_of(values, codes, groups, reference)
     found = {}
-    ENGINES[engine](sides, groups, found.__setitem__, 2)
+    ENGINES[engine](sides, groups, lambda first, tallies, sums: found.update({first: tallies}), 2)
     return np.concatenate([found[first] for first in sorted(found)]), cells
 
 
@@ -313,6 +313,26 @@ def test_integers_and_half_precision():
     expected = rank_sums(counts.astype(np.float32), codes, GROUPS, engine="numpy")
     for dtype in (np.int64, np.uint8, np.float16):
         assert np.array_equal(rank_sums(counts.astype(dtype), codes, GROUPS, engine="numpy").u, expected.u)
+
+
+@pytest.mark.parametrize("sums", ["log", "linear"])
+@dtypes
+@engines
+def test_counts_are_normalised_on_the_way(engine, dtype, sums):
+    rng = np.random.default_rng(4)
+    counts = rng.poisson(0.8, (CELLS, GENES)).astype(dtype)
+    codes, divisors = rng.integers(-2, GROUPS, CELLS), rng.lognormal(0, 0.5, CELLS)
+    linear = counts / divisors[:, None].astype(dtype)
+    logs = np.log1p(linear)
+    sides = [make_side(scipy.sparse.csr_matrix(counts), codes + 1, divisors, sums)]
+    found = rank_sums_of(sides, cells_of(sides, GROUPS), engine=engine, threads=2)
+    expected = rank_sums(scipy.sparse.csr_matrix(logs), codes, GROUPS, engine=engine)
+    np.testing.assert_array_equal(found.u, expected.u)
+    np.testing.assert_array_equal(found.variance, expected.variance)
+    summed = (logs if sums == "log" else linear).astype(np.float64)
+    by_group = np.array([summed[codes == group].sum(axis=0) for group in range(-1, GROUPS)])
+    assert found.sums is not None
+    np.testing.assert_allclose(found.sums, by_group, rtol=1e-13)
 
 
 def test_input_is_refused():

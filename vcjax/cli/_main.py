@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ._baseline_flags import joined
+from ._machine import leave_at_once
 from ._parser import build_parser
 
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
         return stop.code if isinstance(stop.code, int) else 2
+    leave_at_once()
     module = importlib.import_module(_COMMANDS[args.command], __package__)
     from ..io import Refusal
 

@@ -1,7 +1,8 @@
 r"""Energy distances $2\,E\lVert X - Y\rVert - E\lVert X - X'\rVert - E\lVert Y - Y'\rVert$ between groups of cells."""
 
 import functools as ft
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from .._stats import safe_sqrt
-from ._ranksum_cells import CellMatrix, Side, sides_of
+from ._ranksum_cells import CellMatrix, sides_of
 
 
 _ROWS, _STEP = 512, 128  # cells of a block, and what their number is padded to a multiple of: few shapes, few programs
@@ -82,15 +83,26 @@ def energy_distances(
     **Raises:** `ValueError` as `rank_sums` does.
     """
     sides, sizes = sides_of(values, codes, groups, reference)
-    control = sides[0]._replace(rows=sides[0].rows[sides[0].groups == 0])
-    perturbed = sides[-1]._replace(rows=sides[-1].rows[sides[-1].groups > 0])
-    if not sizes[0]:
-        return np.full(groups, np.nan)
-    # Of the dtype of the matrix, for scipy would convert all of that; distances do not change with the centre.
-    weights = np.zeros(control.matrix.shape[0], control.matrix.dtype)
-    weights[control.rows] = 1 / sizes[0]
-    centre = np.asarray(weights @ control.matrix)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[1:])])
+    control = SomeCells(sides[0].matrix, sides[0].rows[sides[0].groups == 0])
+    perturbed = SomeCells(sides[-1].matrix, sides[-1].rows[sides[-1].groups > 0])
+    return energies_between(perturbed, control, sizes[1:])
+
+
+class SomeCells(NamedTuple):
+    """Some rows of a `matrix`, which is anything that gives cells by genes, sparse or dense, for `matrix[rows]`."""
+
+    matrix: Any
+    rows: np.ndarray
+
+
+def energies_between(perturbed: SomeCells, control: SomeCells, sizes: np.ndarray) -> np.ndarray:
+    """`energy_distances` of groups of these `sizes`, whose cells follow one another; each cell is read a few times."""
+    if not len(control.rows):
+        return np.full(len(sizes), np.nan)
+    # Distances do not change with the centre.
+    sums = [np.asarray(control.matrix[control.rows[part]].sum(axis=0)).ravel() for part in _parts(len(control.rows))]
+    centre = np.sum(sums, axis=0) / len(control.rows)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     with jax.enable_x64(True):
         try:
             return _energies(_Distances(centre, np.float32), control, perturbed, starts)
@@ -100,12 +112,12 @@ def energy_distances(
 
 
 def _energies(distances, control, perturbed, starts):
-    across = distances.row_sums(perturbed, perturbed.rows, control) / len(control.rows)
-    spread = distances.within(control, control.rows)
+    across = distances.row_sums(perturbed, control) / len(control.rows)
+    spread = distances.within(control)
     out = np.full(len(starts) - 1, np.nan)
     for group, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
         if stop > start:
-            within = distances.within(perturbed, perturbed.rows[start:stop])
+            within = distances.within(perturbed._replace(rows=perturbed.rows[start:stop]))
             out[group] = 2 * across[start:stop].mean() - within - spread
     return out
 
@@ -123,39 +135,42 @@ class _Block(NamedTuple):
 
 
 class _Distances:
-    """Distances between rows of matrices, summed block by block."""
+    """Distances between cells, summed block by block; a few blocks stay dense while others pass by.
+
+    **Raises:** `_Near`, from both methods.
+    """
 
     def __init__(self, centre: np.ndarray, dtype: type[np.floating]) -> None:
         self._centre = centre.astype(dtype)
+        self._kept = _ROWS * max(1, _KEPT_BYTES // (self._centre.nbytes * _ROWS))
 
-    def row_sums(self, a: Side, a_rows: np.ndarray, b: Side) -> np.ndarray:
-        """The sum of the distances of each of these rows of one side to all of the other.
-
-        **Raises:** `_Near`, as the other method.
-        """
-        sums = np.zeros(len(a_rows))
-        kept = _ROWS * max(1, _KEPT_BYTES // (self._centre.nbytes * _ROWS))
-        for first in range(0, len(b.rows), kept):
-            self._add_sums(sums, a, a_rows, b, b.rows[first : first + kept])
+    def row_sums(self, cells: SomeCells, others: SomeCells) -> np.ndarray:
+        """The sum of the distances of each cell to all others."""
+        sums = np.zeros(len(cells.rows))
+        for kept, _ in self._stretches(others):
+            for part in _parts(len(cells.rows)):
+                x = self._dense(cells, part)
+                sums[part] += sum(self._sums(x, block) for block in kept)
         return sums
 
-    def _add_sums(self, sums: np.ndarray, a: Side, a_rows: np.ndarray, b: Side, b_rows: np.ndarray) -> None:
-        """Adds the distances to some rows of the other side, which stay dense meanwhile."""
-        blocks = [self._dense(b, b_rows[part]) for part in _parts(len(b_rows))]
-        for part in _parts(len(a_rows)):
-            x = self._dense(a, a_rows[part])
-            for block in blocks:
-                sums[part] += self._sums(x, block)
+    def within(self, cells: SomeCells) -> float:
+        """The mean of all distances among cells, each pair counted twice."""
+        total = 0.0
+        for kept, rest in self._stretches(cells):
+            for i, x in enumerate(kept):
+                total += self._sums(x, x, same=True).sum()
+                total += 2 * sum(self._sums(x, other).sum() for other in kept[i + 1 :])
+            for part in rest:
+                x = self._dense(cells, part)
+                total += 2 * sum(self._sums(x, other).sum() for other in kept)
+        return total / len(cells.rows) ** 2
 
-    def within(self, side: Side, rows: np.ndarray) -> float:
-        """The mean of all distances among these rows, each pair counted twice."""
-        parts, total = _parts(len(rows)), 0.0
-        for i, part in enumerate(parts):
-            x = self._dense(side, rows[part])
-            total += self._sums(x, x, same=True).sum()
-            for others in parts[i + 1 :]:
-                total += 2 * self._sums(x, self._dense(side, rows[others])).sum()
-        return total / len(rows) ** 2
+    def _stretches(self, cells: SomeCells) -> Iterator[tuple[list[_Block], list[slice]]]:
+        """Blocks that stay dense, all cells in turn, and which cells follow them."""
+        for first in range(0, len(cells.rows), self._kept):
+            stop = first + self._kept
+            kept = [self._dense(cells, part) for part in _parts(min(stop, len(cells.rows)), first)]
+            yield kept, _parts(len(cells.rows), stop)
 
     def _sums(self, x: _Block, y: _Block, *, same: bool = False) -> np.ndarray:
         sums, near = _block_sums(x.cells, y.cells, x.norms, y.norms, np.int32(x.size), np.int32(y.size), same=same)
@@ -163,20 +178,21 @@ class _Distances:
             raise _Near
         return np.asarray(sums)[: x.size]
 
-    def _dense(self, side: Side, rows: np.ndarray) -> _Block:
+    def _dense(self, cells: SomeCells, some: slice) -> _Block:
+        rows = cells.rows[some]
         out = np.zeros((-(-len(rows) // _STEP) * _STEP, len(self._centre)), self._centre.dtype)
-        part, mine = side.matrix[rows], out[: len(rows)]
+        part, mine = cells.matrix[rows], out[: len(rows)]
         if scipy.sparse.issparse(part) and part.dtype == out.dtype:
             part = part.toarray(out=mine)
         elif scipy.sparse.issparse(part):
             part = part.toarray()
         np.subtract(part, self._centre, out=mine, casting="same_kind")
-        cells = jnp.asarray(out)
-        return _Block(cells, _squared_norms(cells), len(rows))
+        dense = jnp.asarray(out)
+        return _Block(dense, _squared_norms(dense), len(rows))
 
 
-def _parts(count):
-    return [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+def _parts(stop, start=0):
+    return [slice(first, min(first + _ROWS, stop)) for first in range(start, stop, _ROWS)]
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 
 from .._compiled import numba_installed
-from ._ranksum_cells import CellMatrix, sides_of
+from ._ranksum_cells import CellMatrix, Side, sides_of
 
 
 Engine = Literal["auto", "numba", "numpy", "jax"]
@@ -25,12 +25,14 @@ class RankSums:
     - `variance`: $\sigma^2 = \frac{n m}{12} \left(N + 1 - \frac{\sum_t t^3 - t}{N (N - 1)}\right)$ over the tied blocks
         of t cells, $N = n + m$; 0 where all cells are equal, and where a side has no cells.
     - `cells`: n of every perturbation; `control_cells`: m.
+    - `sums`: over the cells of the reference and of every perturbation, (perts + 1, genes), of what `Side.sums` says.
     """
 
     u: np.ndarray
     variance: np.ndarray
     cells: np.ndarray
     control_cells: int
+    sums: np.ndarray | None = None
 
     def z(self, continuity: bool = True) -> np.ndarray:
         r"""$(|U - n m / 2| - 1/2) / \sigma$, at least 0, and 0 where the variance is; without the 1/2 if told so."""
@@ -77,16 +79,26 @@ def rank_sums(
     than 2,097,151 cells in one comparison. `ImportError` where numba is asked for and not installed.
     """
     sides, cells = sides_of(values, codes, groups, reference)
-    genes = sides[0].matrix.shape[1]
-    u, variance = np.zeros((groups, genes)), np.zeros((groups, genes))
+    return rank_sums_of(sides, cells, engine=engine, threads=threads)
 
-    def put(first, tallies):
+
+def rank_sums_of(
+    sides: list[Side], cells: np.ndarray, *, engine: Engine = "auto", threads: int | None = None
+) -> RankSums:
+    """`rank_sums` of sides that are known to be in order: the reference and the other cells, or one of both."""
+    groups, genes = len(cells) - 1, sides[0].matrix.shape[1]
+    u, variance = np.zeros((groups, genes)), np.zeros((groups, genes))
+    totals = None if sides[0].sums is None else np.zeros((groups + 1, genes))
+
+    def put(first, tallies, sums):
         part = slice(first, first + len(tallies))
         u[:, part], variance[:, part] = statistics(tallies, cells)
+        if totals is not None:
+            totals[:, part] = sums
 
-    if groups and genes:
+    if genes and (groups or totals is not None):
         _engine(engine)(sides, groups, put, threads)
-    return RankSums(u, variance, cells[1:], int(cells[0]))
+    return RankSums(u, variance, cells[1:], int(cells[0]), totals)
 
 
 def _engine(name):

@@ -1,14 +1,15 @@
 """What every engine of the rank-sum test reads: cells ordered by group, and blocks of genes that bound its memory."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse
 
 
 CellMatrix: TypeAlias = scipy.sparse.csr_matrix | scipy.sparse.csr_array | np.ndarray
+Sums = Literal["log", "linear"]
 
 MOST_CELLS = 2_097_151  # of one comparison: the cube of a greater number overflows an int64
 _CHUNK = 2**22
@@ -19,16 +20,44 @@ class Side(NamedTuple):
 
     `labels` are the group of every row: 0 is the reference, then come the perturbations, and -1 takes no part. `rows`
     are those that do, in the order of their groups, and `groups` these groups.
+
+    `divisors` of the rows, if they are given, say that counts are stored and log1p(count / divisor) is ranked; `sums`,
+    what is added up for every group besides: these logarithms or their inverse, log1p or not.
     """
 
-    matrix: Any  # a `CellMatrix`, which scipy does not type
+    matrix: Any  # a `CellMatrix`, which scipy does not type, or what has `data`, `indices`, `indptr` and `[:, a:b]`
     labels: np.ndarray
     rows: np.ndarray
     groups: np.ndarray
+    divisors: np.ndarray | None = None
+    sums: Sums | None = None
 
-    def columns(self, first: int, last: int) -> scipy.sparse.csr_matrix:
-        """Some genes of all cells; what is stored may be zero."""
-        return scipy.sparse.csr_matrix(self.matrix[:, first:last])
+    def columns(self, first: int, last: int, sums: np.ndarray) -> scipy.sparse.csr_matrix:
+        """What is ranked of some genes of all cells; what is stored may be zero. Adds to `sums`, (groups, genes)."""
+        part: Any = scipy.sparse.csr_matrix(self.matrix[:, first:last])
+        lengths, items = np.diff(part.indptr), part.data
+        if self.divisors is not None:
+            items = items / np.repeat(self.divisors.astype(items.dtype), lengths)
+
+        def add(summed: np.ndarray) -> None:
+            labels = np.repeat(self.labels, lengths)
+            np.add.at(sums, (labels[labels >= 0], part.indices[labels >= 0]), summed[labels >= 0].astype(np.float64))
+
+        csr = self.ranked(items, add), part.indices, part.indptr
+        return scipy.sparse.csr_matrix(csr, shape=part.shape, copy=False)
+
+    def ranked(self, items: np.ndarray, add: Callable[[np.ndarray], None]) -> np.ndarray:
+        """What is ranked, from stored values over their divisors and in their place; `add` is given what is summed."""
+        if self.divisors is None:
+            if self.sums is not None:
+                add(items if self.sums == "log" else np.expm1(items))
+            return items
+        if self.sums == "linear":
+            add(items)
+        np.log1p(items, out=items)
+        if self.sums == "log":
+            add(items)
+        return items
 
 
 def sides_of(
@@ -56,19 +85,28 @@ def sides_of(
         raise ValueError(f"`values` has {values.shape[1]} genes, `reference` {matrices[0].shape[1]}.")
     dtype = np.result_type(*(matrix.dtype for matrix in matrices))
     labels = [codes + 1] if reference is None else [np.zeros(matrices[0].shape[0], np.int64), codes + 1]
-    sides = [_side(matrix.astype(dtype, copy=False), label) for matrix, label in zip(matrices, labels, strict=True)]
+    sides = [make_side(matrix.astype(dtype, copy=False), label) for matrix, label in zip(matrices, labels, strict=True)]
+    return sides, cells_of(sides, groups)
+
+
+def make_side(matrix: Any, labels: np.ndarray, divisors: np.ndarray | None = None, sums: Sums | None = None) -> Side:
+    """The side of a matrix whose rows are in these groups; below 0, in none."""
+    rows = np.argsort(labels, kind="stable")
+    rows = rows[labels[rows] >= 0]
+    groups = labels[rows]
+    narrow = np.uint16 if groups.max(initial=0) < 2**16 else np.uint32
+    return Side(matrix, np.maximum(labels, -1).astype(np.int32), rows, groups.astype(narrow), divisors, sums)
+
+
+def cells_of(sides: list[Side], groups: int) -> np.ndarray:
+    """The number of cells of each group, the reference first.
+
+    **Raises:** `ValueError` for too many.
+    """
     cells = np.sum([np.bincount(side.groups, minlength=groups + 1) for side in sides], axis=0)
     if cells[0] + cells[1:].max(initial=0) > MOST_CELLS:
         raise ValueError(f"A comparison of more than {MOST_CELLS:,} cells is not supported, got {cells.sum():,}.")
-    return sides, cells
-
-
-def _side(matrix, label):
-    rows = np.argsort(label, kind="stable")
-    rows = rows[label[rows] >= 0]
-    groups = label[rows]
-    narrow = np.uint16 if groups.max(initial=0) < 2**16 else np.uint32
-    return Side(matrix, np.maximum(label, -1).astype(np.int32), rows, groups.astype(narrow))
+    return cells
 
 
 def _canonical(matrix, name):

@@ -1,7 +1,6 @@
 """The rank-sum test on the default device of JAX: one flat sort of integers that hold gene, value and group."""
 
 import functools as ft
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int, UInt
 
 from ._ranksum_cells import blocks, items_per_gene, Side
-from ._ranksum_host import in_threads
+from ._ranksum_host import in_threads, Put
 
 
 _HOST_ITEMS, _DEVICE_ITEMS = 2**21, 2**26  # of one sort; the program holds about 100 bytes an item
@@ -20,7 +19,7 @@ _VALUE_BITS = 32
 _PADDING = np.iinfo(np.int64).max
 
 
-def device_tallies(sides: list[Side], groups: int, put: Callable[[int, np.ndarray], None], threads: int | None) -> None:
+def device_tallies(sides: list[Side], groups: int, put: Put, threads: int | None) -> None:
     """The integers of all genes, see `statistics`, from blocks of equal size, so that one program serves them all.
 
     Float32 values are sorted by their bits. Float64 values, whose bits would leave no room for gene and group, are
@@ -34,11 +33,12 @@ def device_tallies(sides: list[Side], groups: int, put: Callable[[int, np.ndarra
     genes = min(2 ** (63 - _VALUE_BITS - group_bits) - 1, max(1, _TALLIES // (groups + 1)), _round_up(len(items)))
 
     def job(first, last):
-        bits, gene, group = _block(sides, first, last, size)
+        sums = np.zeros((groups + 1, last - first))
+        bits, gene, group = _block(sides, first, last, size, sums)
         # The setting belongs to a thread, and a program that sorts int64 needs it.
         with jax.enable_x64(True):
             out = _tallies(bits, gene, group, genes=genes, groups=groups + 1, group_bits=group_bits)
-            put(first, np.asarray(out)[: last - first])
+            put(first, np.asarray(out)[: last - first], sums)
 
     in_threads(job, blocks(items, size, genes), threads)
 
@@ -49,13 +49,13 @@ def _round_up(n):
     return -(-n // unit) * unit
 
 
-def _block(sides, first, last, size):
+def _block(sides, first, last, size, sums):
     """The bits, gene and group of every stored entry of the block, padded to `size` with group -1."""
     uint = np.uint32 if sides[0].matrix.dtype == np.float32 else np.uint64
     bits, gene, group = np.zeros(size, uint), np.zeros(size, np.int32), np.full(size, -1, np.int32)
     start = 0
     for side in sides:
-        part = side.columns(first, last)
+        part = side.columns(first, last, sums)
         stop = start + part.nnz
         bits[start:stop] = part.data.view(uint)
         gene[start:stop] = part.indices

@@ -10,11 +10,11 @@ import numpy as np
 from ._ranksum_cells import blocks, items_per_gene, Side
 
 
-Put = Callable[[int, np.ndarray], None]
+Put = Callable[[int, np.ndarray, np.ndarray], None]  # takes the first gene, the integers from there on, the sums
 
 _ITEMS, _MOST_ITEMS = 2**22, 2**24  # of a block: 25 to 100 MB a thread
 _PER_CELL = 64  # items of a block in a cell, where there are fewer a walk along the cells waits for memory
-_RANGES = 2  # of genes for each thread: a walk along all cells is made for each
+_RANGES = 3  # of genes for each thread: a walk along all cells is made for each
 _RANGE = 2**18  # items of a range, at least
 _GENES = 256
 _PARTS = 8  # of the cells, counted side by side
@@ -44,38 +44,42 @@ def numba_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
         from . import _ranksum_numba as loops
     except ImportError as error:
         raise ImportError('`engine="numba"` needs numba: `pip install "vcjax[de]"`.') from error
-    uint = _UINT[sides[0].matrix.dtype.itemsize]
+    dtype = np.dtype(sides[0].matrix.dtype)
+    uint = _UINT[dtype.itemsize]
     sign = uint(1 << (8 * uint().itemsize - 1))
-    items = _items_that_take_part(sides, loops, threads)
+    items_of = _items_that_take_part(sides, loops, threads)
     labels_dtype = np.result_type(*(side.groups for side in sides))
     most_items = min(max(_ITEMS, _PER_CELL * sum(len(side.rows) for side in sides)), _MOST_ITEMS)
 
     def job(first, last):
-        walks = [_walk(side, first, uint, labels_dtype, loops) for side in sides]
-        for a, b in blocks(items[first:last], most_items, _most_genes(groups)):
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(items[first + a : first + b])])
+        walks = [_walk(side, first, dtype, labels_dtype, loops) for side in sides]
+        for a, b in blocks(items_of[first:last], most_items, _most_genes(groups)):
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(items_of[first + a : first + b])])
             starts, ends = offsets[:-1], offsets[:-1].copy()
-            keys, labels = np.empty(offsets[-1], uint), np.empty(offsets[-1], labels_dtype)
+            items, labels = np.empty(offsets[-1], dtype), np.empty(offsets[-1], labels_dtype)
             for walk in walks:
-                walk(first + a, first + b, sign, ends, keys, labels)
+                walk(first + a, first + b, ends, items, labels)
+            sums = np.zeros((groups + 1, b - a))
+            items = sides[0].ranked(items, ft.partial(loops.add_items, starts, ends, labels, sums))
             out = np.zeros((b - a, groups + 1, 4), np.int64)
-            loops.tally(starts, ends, keys, labels, sign, out)
-            put(first + a, out)
+            loops.tally(starts, ends, items.view(uint), labels, sign, out)
+            put(first + a, out, sums)
 
     # A range of genes is walked in order, so that every row is searched for its start once.
     ranges = _RANGES * (cores() if threads is None else threads)
-    in_threads(job, blocks(items, max(_RANGE, -(-int(items.sum()) // ranges)), len(items)), threads)
+    in_threads(job, blocks(items_of, max(_RANGE, -(-int(items_of.sum()) // ranges)), len(items_of)), threads)
 
 
-def _walk(side, first, uint, labels_dtype, loops):
+def _walk(side, first, dtype, labels_dtype, loops):
     """A function that gathers the items of one range of genes after the other."""
     matrix, groups = side.matrix, side.groups.astype(labels_dtype, copy=False)
+    divisors = np.ones(len(side.rows), dtype) if side.divisors is None else side.divisors[side.rows].astype(dtype)
     if isinstance(matrix, np.ndarray):
-        return ft.partial(loops.gather_dense, matrix.view(uint), side.rows, groups)
+        return ft.partial(loops.gather_dense, matrix, side.rows, divisors, groups)
     cursors = np.empty(len(side.rows), np.int64)
     loops.find_column(matrix.indptr, matrix.indices, side.rows, first, cursors)
     stops = matrix.indptr[side.rows + 1].astype(np.int64)
-    return ft.partial(loops.gather_sparse, cursors, stops, matrix.indices, matrix.data.view(uint), groups)
+    return ft.partial(loops.gather_sparse, cursors, stops, matrix.indices, matrix.data, divisors, groups)
 
 
 def _items_that_take_part(sides, loops, threads):
@@ -103,7 +107,8 @@ def numpy_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
     bits = int(groups).bit_length()
 
     def job(first, last):
-        parts = [(side.columns(first, last).tocsc(), side.labels) for side in sides]
+        sums = np.zeros((groups + 1, last - first))
+        parts = [(side.columns(first, last, sums).tocsc(), side.labels) for side in sides]
         out = np.zeros((last - first, groups + 1, 4), np.int64)
         for c, tallies in enumerate(out):
             spans = [(matrix, labels, slice(matrix.indptr[c], matrix.indptr[c + 1])) for matrix, labels in parts]
@@ -112,7 +117,7 @@ def numpy_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
             some = (values != 0) & (labels >= 0)
             if some.any():
                 _tally_gene(values[some], labels[some].astype(np.int64), bits, tallies)
-        put(first, out)
+        put(first, out, sums)
 
     # A block costs a walk over the whole matrix, so that blocks are larger than those of the compiled loops.
     in_threads(job, blocks(items_per_gene(sides), 4 * _ITEMS, 8 * _most_genes(groups)), threads)

@@ -46,23 +46,21 @@ def _ordered(bits, sign, everything):
 
 @compiled
 @no_type_check
-def gather_sparse(cursors, stops, indices, bits, groups, first, last, sign, ends, keys, labels):
+def gather_sparse(cursors, stops, indices, values, divisors, groups, first, last, ends, items, labels):
     """Appends the items of columns [first, last) to those of each gene, rows in the order given, without zeros.
 
-    `cursors` is where these columns start in each row, and is moved behind them; `stops` is where the row ends; `ends`
-    is where the items of each gene end so far.
+    An item is a stored value over the divisor of its row. `cursors` is where these columns start in each row, and is
+    moved behind them; `stops` is where the row ends; `ends` is where the items of each gene end so far.
     """
-    everything = sign | (sign - keys.dtype.type(1))
     for r in range(cursors.size):
-        k, stop, group = cursors[r], stops[r], groups[r]
+        k, stop, group, divisor = cursors[r], stops[r], groups[r], divisors[r]
         while k < stop:
             column = indices[k]
             if column >= last:
                 break
-            value = bits[k]
-            if value != 0 and value != sign:
+            if values[k] != 0:
                 place = ends[column - first]
-                keys[place] = _ordered(value, sign, everything)
+                items[place] = items.dtype.type(values[k]) / divisor
                 labels[place] = group
                 ends[column - first] = place + 1
             k += 1
@@ -71,17 +69,25 @@ def gather_sparse(cursors, stops, indices, bits, groups, first, last, sign, ends
 
 @compiled
 @no_type_check
-def gather_dense(bits, rows, groups, first, last, sign, ends, keys, labels):
+def gather_dense(values, rows, divisors, groups, first, last, ends, items, labels):
     """`gather_sparse` of a dense matrix."""
-    everything = sign | (sign - keys.dtype.type(1))
     for r in range(rows.size):
         for column in range(first, last):
-            value = bits[rows[r], column]
-            if value != 0 and value != sign:
+            value = values[rows[r], column]
+            if value != 0:
                 place = ends[column - first]
-                keys[place] = _ordered(value, sign, everything)
+                items[place] = value / divisors[r]
                 labels[place] = groups[r]
                 ends[column - first] = place + 1
+
+
+@compiled
+@no_type_check
+def add_items(starts, ends, labels, sums, items):
+    """Adds the items of each gene to `sums`, (groups, genes)."""
+    for c in range(starts.size):
+        for i in range(starts[c], ends[c]):
+            sums[labels[i], c] += np.float64(items[i])
 
 
 @compiled
@@ -171,8 +177,11 @@ def _sorted(keys, labels, other_keys, other_labels, counts):
 @compiled
 @no_type_check
 def tally(starts, ends, keys, labels, sign, out):
-    """Fills in the integers of the genes of a block, (genes, groups, 4): see `statistics`."""
-    longest = 0
+    """Fills in the integers of the genes of a block, (genes, groups, 4): see `statistics`.
+
+    `keys` are the bits of the items, and what they are put into the order of.
+    """
+    longest, everything = 0, sign | (sign - keys.dtype.type(1))
     for c in range(starts.size):
         longest = max(longest, ends[c] - starts[c])
     other_keys, other_labels = np.empty(longest, keys.dtype), np.empty(longest, labels.dtype)
@@ -180,6 +189,8 @@ def tally(starts, ends, keys, labels, sign, out):
     for c in range(starts.size):
         size = ends[c] - starts[c]
         k, g = keys[starts[c] : ends[c]], labels[starts[c] : ends[c]]
+        for i in range(size):
+            k[i] = _ordered(k[i], sign, everything)
         k, g = _sorted(k, g, other_keys[:size], other_labels[:size], counts)
         until = below = run = reference_ties = 0
         previous, last_group = keys.dtype.type(0), -1

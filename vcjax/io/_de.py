@@ -16,7 +16,7 @@ from ._pseudobulk import Done
 from ._screen import Screen
 
 
-BYTES_PER_VALUE = 24  # gathered value and index, and the sorted copies of the genes in flight
+BYTES_PER_VALUE = 24  # at most: gathered value and index, and the sorted copies of the genes in flight
 _LEAST_VALUES = 100_000.0
 
 
@@ -44,6 +44,7 @@ def differential_expression(
     *,
     control_of: Screen | None = None,
     control: GatheredCells | None = None,
+    cells: GatheredCells | None = None,
     context: str | None = None,
     table: bool = True,
     energy: bool = False,
@@ -56,13 +57,14 @@ def differential_expression(
 ) -> Tested:
     """The table of a screen: a rank-sum test of every perturbation and gene against the control cells.
 
-    A rank test needs all cells of a gene at once. The normalised non-zero values are gathered in one walk over the
-    screen; where they would take more than `max_memory`, the genes are tested in ranges, with a walk for each.
+    A rank test needs all cells of a gene at once. The non-zero values are gathered in one walk over the screen, and
+    normalised a few genes at a time; where they would take more than `max_memory`, the genes are tested in ranges, with
+    a walk for each.
 
     **Arguments:**
 
     - `control_of`: the screen whose control cells are the reference, instead of this screen's own; `control`: the same
-        cells, if they are at hand.
+        cells, if they are at hand; `cells`: those that are tested, with their control unless it is another's.
     - `context`: only the cells of this context. A perturbation without cells has a row that is tested nowhere.
     - `table`, `energy`: what is wanted, the table, the energy distances (of logarithms, Euclidean), or both.
     - `threads`: of the rank test; all cores by default.
@@ -78,19 +80,21 @@ def differential_expression(
     shared["max_values"] = math.inf if max_memory is None else max(max_memory / BYTES_PER_VALUE, _LEAST_VALUES)
 
     def test(genes: slice, whole: bool) -> Tested:
-        cells = gather(screen, settings, control=control_of is None, genes=genes, done=done, **shared)
+        mine = cells if whole else None
+        if mine is None:
+            mine = gather(screen, settings, control=control_of is None, genes=genes, done=done, **shared)
         reference = control if whole else None
         if control_of is not None and reference is None:
             reference = gather(control_of, settings, perturbed=False, genes=genes, **shared)
         options = {"scale": screen.scale, "threads": threads, "details": details}
-        keep = keep_control and whole and control_of is None
+        ranked, sums = rank_tests(mine, reference, settings, **options) if table else (None, None)
         return Tested(
-            rank_tests(cells, reference, settings, **options) if table else None,
-            cells.sizes,
-            energies(cells, reference) if energy else None,
-            cells.into_control() if keep else None,  # the last that reads the cells
-            cells.sums if settings.mean == "geometric" else None,
-            cells.target_sum,
+            ranked,
+            mine.sizes,
+            energies(mine, reference) if energy else None,
+            mine.control() if keep_control and whole and control_of is None else None,
+            sums if settings.mean == "geometric" else None,
+            mine.target_sum,
         )
 
     parts, genes = 1, len(screen.genes)

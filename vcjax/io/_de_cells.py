@@ -1,49 +1,63 @@
-"""The normalised cells of a screen, gathered for a test that needs all cells of a gene at once."""
+"""The cells of a screen, gathered for a test that needs all cells of a gene at once."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
 from ._context import cell_groups
 from ._de_settings import DESettings
+from ._held import GrowingRows, NarrowRows, Rows
 from ._matrix import BLOCK_ENTRIES, n_rows
-from ._pseudobulk import add_rows, cell_totals, compiled_loops, Done
+from ._pseudobulk import cell_totals, compiled_loops, Done
 from ._screen import Screen
 
 
-CONTROL, LEFT_OUT = -1, -2
+if TYPE_CHECKING:
+    from ..de._ranksum_cells import Side
+
+CONTROL = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GatheredCells:
-    """Cells in the order in which they were read.
+    """Cells in the order in which they were read, as they are stored: logarithms are taken when they are looked at.
 
-    **Fields:** `values`, what is ranked (logarithms), cells by genes; `codes`, the perturbation of each cell or
-    `CONTROL`; `sums`, over the cells of each group (the control last), of what the fold change takes means of; `sizes`,
-    the number of cells of each group; `target_sum`, the library size that counts were scaled to.
+    **Fields:** `stored`, cells by genes; `codes`, the perturbation of each cell or `CONTROL`; `sizes`, the number of
+    cells of each group, the control last; `settings`, the conventions; `divisors`, what the counts of each cell are
+    divided by, `None` for cells that are normalised already; `target_sum`, the library size that this scales to.
     """
 
-    values: scipy.sparse.csr_matrix
+    stored: Rows
     codes: np.ndarray
-    sums: np.ndarray
     sizes: np.ndarray
+    settings: DESettings
+    divisors: np.ndarray | None = None
     target_sum: float | None = None
 
-    def into_control(self) -> "GatheredCells":
-        """The control cells alone, in the memory of all of them: `self` is not to be used again."""
+    def __getitem__(self, rows: np.ndarray) -> scipy.sparse.csr_matrix:
+        """The logarithms of some cells."""
+        block = self.stored[rows]
+        if self.divisors is not None:
+            block.data /= np.repeat(self.divisors[rows].astype(block.dtype), np.diff(block.indptr))
+            np.log1p(block.data, out=block.data)
+        return block
+
+    def side(self, *, perturbed: bool = True, control: bool = True) -> "Side":
+        """The perturbed cells, the control cells or both, for the rank test; the control is its reference."""
+        from ..de._ranksum_cells import make_side
+
+        wanted = np.where(self.codes == CONTROL, control, perturbed)
+        sums = "log" if self.settings.mean == "geometric" else "linear"
+        return make_side(self.stored, np.where(wanted, self.codes + 1, -1), self.divisors, sums)
+
+    def control(self) -> "GatheredCells":
+        """A copy of the control cells alone."""
         mine = np.flatnonzero(self.codes == CONTROL)
-        csr: Any = self.values
-        starts, lengths = csr.indptr[mine], np.diff(csr.indptr)[mine]
-        indptr = np.concatenate([np.zeros(1, csr.indptr.dtype), np.cumsum(lengths, dtype=csr.indptr.dtype)])
-        for array in (csr.data, csr.indices):
-            # Every row moves to the front, so that none is written over before it has moved.
-            for to, start, length in zip(indptr.tolist(), starts.tolist(), lengths.tolist(), strict=False):
-                array[to : to + length] = array[start : start + length]
-            array.resize(indptr[-1], refcheck=False)
-        values = scipy.sparse.csr_matrix((csr.data, csr.indices, indptr), shape=(len(mine), csr.shape[1]), copy=False)
-        return GatheredCells(values, self.codes[mine], self.sums[-1:], self.sizes[-1:])
+        stored = self.stored.only(mine) if isinstance(self.stored, NarrowRows) else self.stored[mine]
+        divisors = None if self.divisors is None else self.divisors[mine]
+        return GatheredCells(stored, self.codes[mine], self.sizes[-1:], self.settings, divisors, self.target_sum)
 
 
 class TooManyValues(Exception):
@@ -66,7 +80,7 @@ def gather(
     max_values: float = np.inf,
     done: Done | None = None,
 ) -> GatheredCells:
-    """Reads, normalises and keeps the perturbed cells, the control cells or both, of these genes.
+    """Reads and keeps the perturbed cells, the control cells or both, of these genes.
 
     **Raises:** `TooManyValues` if more than `max_values` values would be kept.
     """
@@ -78,63 +92,29 @@ def gather(
     if not control:
         groups = np.where(groups == last, -1, groups)
     columns = range(screen.matrix.shape[1])[genes]
-    sums, kept, loops = np.zeros((last + 1, len(columns))), _Kept(len(columns)), compiled_loops(screen.matrix)
+    kept, dtype = GrowingRows(len(columns), compiled_loops(screen.matrix)), np.dtype(np.float32)
     for start, block in screen.matrix.chunks(max_entries):
-        stop = start + n_rows(block)
-        codes, divisor = groups[start:stop], None if divisors is None else divisors[start:stop]
-        if not (codes >= 0).all():
-            rows = np.flatnonzero(codes >= 0)
-            block, codes, divisor = block[rows], codes[rows], None if divisor is None else divisor[rows]
+        stop, dtype = start + n_rows(block), block.data.dtype
+        if not (groups[start:stop] >= 0).all():
+            block = block[np.flatnonzero(groups[start:stop] >= 0)]
         if len(columns) < screen.matrix.shape[1]:
             block = block[:, columns.start : columns.stop]
-        ranked, summed = _transform(block, screen, settings, divisor)
-        add_rows(block, summed, codes, sums, loops)
-        kept.append(block, ranked, codes)
+        kept.append(block)
         if done is not None:
             done(stop)
         if kept.entries > max_values:
             raise TooManyValues(stop / len(groups))
-    codes = kept.codes()
-    sizes = np.bincount(codes, minlength=last + 1)
-    return GatheredCells(kept.matrix(), np.where(codes == last, CONTROL, codes), sums, sizes, target_sum)
-
-
-class _Kept:
-    """A CSR matrix that grows in place: a list of parts would take twice its memory when it is joined."""
-
-    def __init__(self, genes: int) -> None:
-        self._genes, self.entries = genes, 0
-        self._values, self._indices = np.empty(0, np.float32), np.empty(0, np.int32)
-        self._lengths: list[np.ndarray] = []
-        self._groups: list[np.ndarray] = []
-
-    def append(self, block: scipy.sparse.csr_matrix, values: np.ndarray, groups: np.ndarray) -> None:
-        stop = self.entries + len(values)
-        if not self.entries:
-            self._values = self._values.astype(values.dtype)
-        if stop > len(self._values):
-            for array in (self._values, self._indices):
-                array.resize(max(stop, len(array) * 5 // 4), refcheck=False)
-        self._values[self.entries : stop] = values
-        self._indices[self.entries : stop] = block.indices
-        self.entries = stop
-        self._lengths.append(np.diff(block.indptr))
-        self._groups.append(groups)
-
-    def codes(self) -> np.ndarray:
-        """The group of each cell."""
-        return np.concatenate([np.zeros(0, np.int64), *self._groups])
-
-    def matrix(self) -> scipy.sparse.csr_matrix:
-        """What was kept; the arrays are cut to size and handed over."""
-        for array in (self._values, self._indices):
-            array.resize(self.entries, refcheck=False)
-        lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
-        indptr = np.cumsum(lengths, dtype=np.int32 if self.entries < 2**31 else np.int64)
-        csr = (self._values, self._indices, indptr)
-        matrix = scipy.sparse.csr_matrix(csr, shape=(len(lengths) - 1, self._genes), copy=False)
-        matrix.data, matrix.indices = csr[:2]  # scipy makes views, and only what owns its memory can give some back
-        return matrix
+    if divisors is not None and settings.values == "double":
+        dtype = np.dtype(np.float64)
+    some = groups >= 0
+    return GatheredCells(
+        kept.matrix(dtype),
+        np.where(groups == last, CONTROL, groups)[some],
+        np.bincount(groups[some], minlength=last + 1),
+        settings,
+        None if divisors is None else divisors[some],
+        target_sum,
+    )
 
 
 def _divisors(
@@ -150,17 +130,3 @@ def _divisors(
     positive = totals[(groups >= 0) & (totals > 0)]
     median = float(np.median(positive)) if len(positive) else 1.0
     return totals / median, median
-
-
-def _transform(
-    block: scipy.sparse.csr_matrix, screen: Screen, settings: DESettings, divisors: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """What is ranked and what is summed; each in the order of operations that decides the peers' ties."""
-    values: np.ndarray = block.data
-    if divisors is None:
-        return values, values if settings.mean == "geometric" else np.expm1(values)
-    if settings.values == "double":
-        values = values.astype(np.float64)
-    linear = np.divide(values, np.repeat(divisors.astype(values.dtype), np.diff(block.indptr)))
-    logs = np.log1p(linear)
-    return logs, logs if settings.mean == "geometric" else linear

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._de_cells import GatheredCells, LEFT_OUT
+from ._de_cells import CONTROL, GatheredCells
 from ._de_settings import DESettings
 from ._de_table import HostTable
 
@@ -15,23 +15,25 @@ def rank_tests(
     scale: str,
     threads: int | None = None,
     details: bool = False,
-) -> HostTable:
-    """The unadjusted table of these genes; `control` are the control cells of another side, `None` this side's own."""
-    from ..de._ranksum import rank_sums
+) -> tuple[HostTable, np.ndarray]:
+    """The unadjusted table, and the sums over the cells of each group (the control last) that fold changes are made of.
+
+    `control` are the control cells of another side, `None` this side's own.
+    """
+    from ..de._ranksum import rank_sums_of
+    from ..de._ranksum_cells import cells_of
 
     groups = len(cells.sizes) - 1
-    if control is None:
-        own, ranks = cells, rank_sums(cells.values, cells.codes, groups, threads=threads)
-    else:
-        codes = np.where(cells.codes < 0, LEFT_OUT, cells.codes)
-        own, ranks = control, rank_sums(cells.values, codes, groups, threads=threads, reference=control.values)
-    mean = cells.sums[:-1] / np.maximum(cells.sizes[:-1], 1)[:, None]
-    control_mean = own.sums[-1] / max(int(own.sizes[-1]), 1)
+    sides = [cells.side()] if control is None else [control.side(perturbed=False), cells.side(control=False)]
+    sizes = cells_of(sides, groups)
+    ranks = rank_sums_of(sides, sizes, threads=threads)
+    assert ranks.sums is not None
+    control_mean, mean = ranks.sums[0] / max(int(sizes[0]), 1), ranks.sums[1:] / np.maximum(sizes[1:], 1)[:, None]
     if settings.mean == "geometric":
         mean, control_mean = np.expm1(mean), np.expm1(control_mean)
-    some = (cells.sizes[:-1] > 0)[:, None] & (own.sizes[-1] > 0)
+    some = (sizes[1:] > 0)[:, None] & (sizes[0] > 0)
     log_pvalue = np.where(some, ranks.log_pvalue(settings.continuity), 0.0)
-    return HostTable(
+    table = HostTable(
         log2_fold_change=np.where(some, fold_changes(mean, control_mean, settings), 0.0),
         log_pvalue=log_pvalue,
         log_padj=log_pvalue,
@@ -41,17 +43,21 @@ def rank_tests(
         control_mean=control_mean if details else None,
         statistic=ranks.u if details else None,
     )
+    return table, np.vstack([ranks.sums[1:], ranks.sums[:1]])
 
 
 def energies(cells: GatheredCells, control: GatheredCells | None) -> np.ndarray:
     """The energy distance of the cells of each perturbation from the control cells."""
-    from ..de._energy import energy_distances
+    from ..de._energy import energies_between, SomeCells
 
-    groups = len(cells.sizes) - 1
+    order = np.argsort(cells.codes, kind="stable")
+    codes = cells.codes[order]
+    mine = SomeCells(cells, order[codes >= 0])
     if control is None:
-        return energy_distances(cells.values, cells.codes, groups)
-    codes = np.where(cells.codes < 0, LEFT_OUT, cells.codes)
-    return energy_distances(cells.values, codes, groups, reference=control.values)
+        others = SomeCells(cells, order[codes == CONTROL])
+    else:
+        others = SomeCells(control, np.flatnonzero(control.codes == CONTROL))
+    return energies_between(mine, others, cells.sizes[:-1])
 
 
 def kept_genes(control_mean: np.ndarray, settings: DESettings, scale: str) -> np.ndarray:

@@ -67,3 +67,37 @@ def replace_deviations(indptr, indices, counts, groups, delta, share, scaled, re
             first[group, indices[start + i]] += less
             total += less * (as_it_is[i] + as_zero[i])
         second[group] += total
+
+
+@compiled
+@no_type_check
+def _place_of(columns, low, high, wanted):
+    """The first of the places from `low` to before `high` whose column is not below `wanted`; `high` if none is."""
+    while low < high:
+        middle = (low + high) >> 1
+        if columns[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+@no_type_check
+def find_columns(starts, columns, first, last, places, lengths):
+    """Where the columns from `first` to before `last` are in each row, which holds its columns ascending."""
+    for r in range(places.size):
+        places[r] = _place_of(columns, starts[r], starts[r + 1], first)
+        lengths[r] = _place_of(columns, places[r], starts[r + 1], last) - places[r]
+
+
+@compiled
+@no_type_check
+def copy_entries(places, lengths, values, columns, offset, out_values, out_columns):
+    """Copies runs of entries one behind the other, with `offset` less in each column."""
+    to = 0
+    for r in range(places.size):
+        for k in range(places[r], places[r] + lengths[r]):
+            out_values[to] = values[k]
+            out_columns[to] = columns[k] - offset
+            to += 1
