@@ -59,11 +59,14 @@ def time_call(function: Callable[[], Any]) -> Sample:
 def run_process(command: Sequence[str], *, log: pathlib.Path, env: Mapping[str, str] | None = None) -> Sample:
     """One fresh process from start to exit, with its descendants; output goes to `log`.
 
+    It may keep what it compiles of its sources, as an installed package has it.
+
     **Raises:** `RuntimeError` with the end of the log if it does not exit with 0.
     """
     with open(log, "wb") as file:
         wall = time.perf_counter()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
+        variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - wall
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -126,7 +129,7 @@ def write_results(name: str, results: Mapping[str, Any], text: str, folder: path
 
 def preamble(title: str, results: Mapping[str, Any]) -> list[str]:
     """The heading of a report: on what, with what, under which load."""
-    where = results["machine"]
+    where, peers = results["machine"], results.get("peers_versions")
     listing = lambda found: ", ".join(f"{name} {version}" for name, version in found.items())
     return [
         f"# {title}",
@@ -135,7 +138,7 @@ def preamble(title: str, results: Mapping[str, Any]) -> list[str]:
         f"{where['memory_gib']:.0f} GiB, {where['system']}. Load average (1, 5, 15 min) "
         f"{results['load']['start']} at the start, {results['load']['end']} at the end.",
         "",
-        f"Ours: {listing(results['versions'])}. Peers' interpreter: {listing(results['peers_versions'])}.",
+        f"Ours: {listing(results['versions'])}." + (f" Peers' interpreter: {listing(peers)}." if peers else ""),
     ]
 
 

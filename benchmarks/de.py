@@ -34,8 +34,8 @@ from _measure import (
 from _peer import Peer
 
 from vcjax.de import rank_sums, RankSums
-from vcjax.io import _loops
-from vcjax.io._pseudobulk import add_rows
+from vcjax.de._ranksum import rank_sums_of
+from vcjax.de._ranksum_cells import sides_of
 
 
 # Perturbations, cells of each, control cells, genes.
@@ -105,11 +105,11 @@ def _depth_for_zeros(base: np.ndarray, rng: np.random.Generator) -> float:
 
 def ours(values: sp.csr_matrix, codes: np.ndarray, perts: int, engine: Any) -> tuple[RankSums, np.ndarray, np.ndarray]:
     """All that the peers make: the test, adjusted p-values, and means of the groups."""
-    found = rank_sums(values, codes, perts, engine=engine)
+    sides, sizes = sides_of(values, codes, perts, None)
+    found = rank_sums_of([side._replace(sums="log") for side in sides], sizes, engine=engine)
     adjusted = scipy.stats.false_discovery_control(np.exp(found.log_pvalue()), axis=1)
-    sums = np.zeros((perts + 1, found.u.shape[1]))
-    add_rows(values, values.data, codes + 1, sums, _loops if engine == "numba" else None)
-    return found, adjusted, sums / np.bincount(codes + 1)[:, None]
+    assert found.sums is not None
+    return found, adjusted, found.sums / sizes[:, None]
 
 
 def run_size(name: str, rounds: int, pythons: Mapping[str, str], threads: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from typing import Any
 
 import anndata as ad
@@ -14,6 +15,7 @@ import scipy.sparse as sp
 import vcjax
 from vcjax.evaluation import _run, evaluate as evaluate_any, prepare, PRESETS, Reading
 from vcjax.io import differential_expression, load_summary, read_screen, Refusal, simulate_screen, summarise
+from vcjax.io._de_cells import gather
 from vcjax.io._pseudobulk import lognorm_moments
 from vcjax.metrics import Metric
 
@@ -216,6 +218,24 @@ def test_twisted_control_cells_of_a_prediction_pay_only_where_it_is_measured_fro
 def test_what_cannot_be_done_is_refused(pred, real, options, message):
     with pytest.raises(Refusal, match=message):
         evaluate(pred, real, **options)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+@pytest.mark.parametrize(("preset", "controls"), [("v2", [False, True]), ("cell_eval", [True, True])])
+def test_sides_that_are_read_at_once_score_as_one_after_the_other(pred, real, preset, controls, monkeypatch):
+    run = functools.partial(evaluate_any, pred, real, preset=preset, profile="de")
+    plain, with_control = run(), []
+
+    def watched(screen, *args, control, **options):
+        with_control.append(control)
+        return gather(screen, *args, control=control, **options)
+
+    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    monkeypatch.setattr("vcjax.evaluation._tables.gather", watched)
+    np.testing.assert_array_equal(run().value, plain.value)
+    assert sorted(with_control) == controls
+    np.testing.assert_array_equal(run(max_memory=10**8).value, plain.value)
+    assert len(with_control) == 2  # one after the other, where memory is bounded
 
 
 def test_names_of_both_peers_are_understood(pred, real):

@@ -41,7 +41,9 @@ class Side(NamedTuple):
 
         def add(summed: np.ndarray) -> None:
             labels = np.repeat(self.labels, lengths)
-            np.add.at(sums, (labels[labels >= 0], part.indices[labels >= 0]), summed[labels >= 0].astype(np.float64))
+            some = labels >= 0
+            places = labels[some].astype(np.intp) * sums.shape[1] + part.indices[some]
+            sums[...] += np.bincount(places, summed[some], sums.size).reshape(sums.shape)
 
         csr = self.ranked(items, add), part.indices, part.indptr
         return scipy.sparse.csr_matrix(csr, shape=part.shape, copy=False)

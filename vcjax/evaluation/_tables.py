@@ -123,8 +123,9 @@ def run_tests(
 def _gather_both(
     plan: "Plan", tables: TablePlan, context: str, progress, pred: Screen, real: Screen, *, pred_control: bool
 ) -> dict[Side, GatheredCells]:
-    """The cells of both sides, read side by side, if that is quicker and nobody bounds the memory."""
-    if tables.max_memory is not None or compiled_loops(pred.matrix) is None or compiled_loops(real.matrix) is None:
+    """The cells of both sides, read side by side, if that is quicker and the memory is not needed otherwise."""
+    bounded = tables.max_memory is not None or tables.energy
+    if bounded or compiled_loops(pred.matrix) is None or compiled_loops(real.matrix) is None:
         return {}
 
     def read(screen: Screen, name: str, control: bool) -> GatheredCells:
