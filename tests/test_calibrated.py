@@ -80,6 +80,7 @@ def scores_by_hand(model, truth, w, reference):
     return error / np.sum(w, axis=1), 1 - error / np.sum(w * centred**2, axis=1)
 
 
+@pytest.mark.slow
 def test_each_half_is_scored_with_the_weights_of_the_other(pred, real):
     report = evaluate(pred, real, metrics=WEIGHTED, seed=3, **KEYS)
     screen = read_screen(real, **KEYS)

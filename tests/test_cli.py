@@ -254,6 +254,7 @@ def test_a_baseline_of_several_contexts(folder, tmp_path):
     np.testing.assert_array_equal(ad.read_h5ad(cells).obs["line"], real.obs["line"])
 
 
+@pytest.mark.slow
 def test_compare_says_which_of_two_runs_is_better(folder, tmp_path, capsys):
     for name, pred in (("same", "real.h5ad"), ("reversed", "other_pair.h5ad")):
         assert run(folder, tmp_path / name, "--metrics", "expr_mse,pds_l1", "--quiet", pred=pred) == 0

@@ -60,6 +60,7 @@ def expected(convention, pred, real):
     return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", TABLES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_metric_equals_its_definition_gene_by_gene(convention, seed):

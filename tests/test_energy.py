@@ -101,6 +101,7 @@ def test_gradient_agrees_with_finite_differences():
     assert directional(f, x, direction) == pytest.approx(finite_difference(f, x, direction), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_is_finite_where_cells_coincide():
     y = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)))
     for x in (y, y[:3], jnp.zeros((5, 4))):

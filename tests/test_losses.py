@@ -18,6 +18,7 @@ TRUTH = jnp.asarray(RNG.normal(size=(12, 20)))
 GUESS = jnp.asarray(0.3 * TRUTH + RNG.normal(0, 1, TRUTH.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pds_l1", "pds_cosine", "delta_spearman"])
 def test_straight_through_has_the_exact_value_and_the_soft_gradient(name):
     row, relax = CATALOGUE[name], vcjax.Relaxation(0.2)
@@ -86,6 +87,7 @@ def test_metrics_that_cannot_be_trained_are_refused():
         vcjax.as_loss(constant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("straight_through", [True, False])
 @pytest.mark.parametrize("name", ["pds_l1", "pds_l2", "pds_cosine"])
 def test_adam_on_soft_discrimination_raises_the_exact_score(name, straight_through):

@@ -117,6 +117,7 @@ def test_vmap_equals_loop(name):
     np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @each
 def test_effects_made_in_blocks_equal_effects_made_at_once(name, monkeypatch):
     monkeypatch.setattr(_pairwise, "_BLOCK_ELEMENTS", 20 * 16)  # several blocks, the last one shorter

@@ -69,6 +69,7 @@ def test_temperature_zero_is_the_exact_test(screen, prepare):
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=name)
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_smoothed_sums_are_those_of_all_pairs(screen, temperature, kernel):
@@ -86,6 +87,7 @@ def test_smoothed_sums_are_those_of_all_pairs(screen, temperature, kernel):
         np.testing.assert_allclose(sums.variance[:, 1:], variance[:, 1:], rtol=variances)
 
 
+@pytest.mark.slow
 def test_engines_agree_on_masked_cells_whatever_the_padding_holds(screen):
     cells, control = screen
     where = np.random.default_rng(1).random(cells.shape[:2]) < 0.6
@@ -99,6 +101,7 @@ def test_engines_agree_on_masked_cells_whatever_the_padding_holds(screen):
         np.testing.assert_allclose(sums.z(), exact(padded, where).z(), rtol=close, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [0, 1, 2], ids=["pooled", "sorted", "tabulated"])
 def test_gradient_equals_finite_differences_through_tied_zeros(screen, engine):
     cells, control = screen
@@ -125,6 +128,7 @@ def test_gradient_reaches_the_control_cells_of_the_pooled_engine(screen):
     assert directional(f, control, v) == pytest.approx(finite_difference(f, control, v), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.1, 0.5])
 def test_relabelled_control_cells_keep_the_false_positive_rate(temperature):
     rng = np.random.default_rng(4)
