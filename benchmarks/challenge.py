@@ -7,7 +7,6 @@ take 12 GB in `--folder` (a temporary one by default), and making one takes 20 G
 """
 
 import argparse
-import csv
 import pathlib
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from _depth import depth_for_zeros
 from _measure import (
     load,
     machine,
@@ -28,6 +28,7 @@ from _measure import (
     versions,
     write_results,
 )
+from end_to_end import read_values
 
 
 SIZE = (100, 1_000, 38_000, 18_080)
@@ -49,8 +50,10 @@ def make_screen(path: pathlib.Path, size: Sequence[int], share: float, seed: int
     perts, cells, controls, genes = size
     options: dict[str, Any] = {"perts": perts, "genes": genes, "doubles": 0, "cells_per_pert": 1, "control_cells": 1}
     # The truth does not depend on how many cells are drawn from it.
-    truth = simulate_screen(**options)
-    truth = simulate_screen(**options, depth=_depth_for_zeros(truth.baseline, truth.dispersion))
+    shallow = simulate_screen(**options)
+    base, dispersion = shallow.baseline, shallow.dispersion
+    zeros = lambda depth: float(np.mean((1 + depth * base * dispersion) ** (-1 / dispersion)))
+    truth = simulate_screen(**options, depth=depth_for_zeros(zeros, ZEROS, 1e6))
     profiles = shares(np.log(truth.baseline) + share * truth.log_fold_change)
     rng = np.random.default_rng(seed)
     blocks = [truth.draw(truth.control_profile, controls, rng)]
@@ -58,18 +61,6 @@ def make_screen(path: pathlib.Path, size: Sequence[int], share: float, seed: int
     adata = label_cells(blocks, [CONTROL, *truth.perts], truth.genes, rng=rng)
     adata.write_h5ad(path)
     return 1 - sum(block.nnz for block in blocks) / (adata.n_obs * adata.n_vars)
-
-
-def _depth_for_zeros(baseline: Any, dispersion: Any) -> float:
-    """The mean library size at which this share of the entries is zero."""
-    import numpy as np
-
-    zeros = lambda depth: np.mean((1 + depth * baseline * dispersion) ** (-1 / dispersion))
-    low, high = 1.0, 1e6
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if zeros(middle) > ZEROS else (low, middle)
-    return low
 
 
 def score(folder: pathlib.Path, size: Sequence[int]) -> dict[str, Any]:
@@ -84,8 +75,6 @@ def score(folder: pathlib.Path, size: Sequence[int]) -> dict[str, Any]:
     command = [sys.executable, "-m", "vcjax", "run", "--preset", "vcc2026", "--pert-col", "target_gene", *pair]
     environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
     sample = run_process([*command, "--no-progress"], log=folder / "run.log", env=environment)
-    with open(folder / "scores" / "agg_results.csv", newline="") as file:
-        means = next(row for row in csv.DictReader(file) if row["statistic"] == "mean")
     return {
         "size": dict(zip(("perts", "cells", "control_cells", "genes"), size, strict=True)),
         "zeros": zeros,
@@ -93,7 +82,7 @@ def score(folder: pathlib.Path, size: Sequence[int]) -> dict[str, Any]:
         "wall_s": sample.wall,
         "cpu_s": sample.cpu,
         "peak_mib": (sample.peak_bytes or 0) / MIB,
-        "scores": {name: float(text) for name, text in means.items() if name not in ("statistic", "perturbation")},
+        "scores": {name: x for (name, which), x in read_values(folder / "scores").items() if which == "mean"},
     }
 
 
@@ -102,12 +91,9 @@ def report(results: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     case = results["case"]
     size, files = case["size"], case["file_bytes"].values()
     targets = [target("peak memory in GiB", case["peak_mib"] / 1024, LIMIT_GIB)]
-    what = (
-        f"{size['perts']} perturbations × {size['cells']} cells and {size['control_cells']} controls × {size['genes']} "
-    )
-    what += (
-        f"genes a side, {case['zeros']['real']:.1%} zeros, {sum(files) / 1e9:.1f} GB in two uncompressed h5ad files."
-    )
+    cells = f"{size['perts']} perturbations × {size['cells']} cells and {size['control_cells']} controls"
+    share, total = case["zeros"]["real"], sum(files) / 1e9
+    what = f"{cells} × {size['genes']} genes a side, {share:.1%} zeros, {total:.1f} GB in two uncompressed h5ad files."
     lines = [*preamble("A pair of a challenge's size", results), "", "## Target", *target_rows(targets), what, _ABOUT]
     lines += table(["wall s", "CPU s", "peak MiB"], [[case["wall_s"], case["cpu_s"], case["peak_mib"]]])
     lines += ["Means over perturbations of what was scored:", ""]

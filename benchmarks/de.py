@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import scipy.sparse as sp
 import scipy.stats
+from _depth import depth_for_zeros
 from _measure import (
     interleave,
     load,
@@ -80,7 +81,9 @@ def make_cells(perts: int, cells: int, controls: int, genes: int, seed: int = 0)
     effect = rng.normal(0, 0.6, (perts + 1, genes)) * (rng.random((perts + 1, genes)) < 0.05)
     effect[-1] = 0
     codes = rng.permutation(np.concatenate([np.full(controls, -1), np.repeat(np.arange(perts), cells)]))
-    depth, blocks = _depth_for_zeros(base, rng), []
+    library = rng.lognormal(0, 0.35, (100, 1))
+    zeros = lambda depth: float(np.mean((1 + depth * library * base / 2) ** -2.0))
+    depth, blocks = depth_for_zeros(zeros, ZEROS, 1e8), []
     for start in range(0, len(codes), 2_000):
         group = codes[start : start + 2_000]
         rate = depth * rng.lognormal(0, 0.35, (len(group), 1)) * base * np.exp(effect[group])
@@ -90,17 +93,6 @@ def make_cells(perts: int, cells: int, controls: int, genes: int, seed: int = 0)
     divisors = (totals / np.median(totals[totals > 0])).astype(np.float32)
     values.data = np.log1p(values.data / np.repeat(divisors, np.diff(values.indptr)))
     return values, codes
-
-
-def _depth_for_zeros(base: np.ndarray, rng: np.random.Generator) -> float:
-    """Counts a cell, so that the expected share of zeros is `ZEROS`."""
-    library = rng.lognormal(0, 0.35, (100, 1))
-    low, high = 1.0, 1e8
-    for _ in range(50):
-        middle = (low * high) ** 0.5
-        zeros = np.mean((1 + middle * library * base / 2) ** -2.0)
-        low, high = (middle, high) if zeros > ZEROS else (low, middle)
-    return low
 
 
 def ours(values: sp.csr_matrix, codes: np.ndarray, perts: int, engine: Any) -> tuple[RankSums, np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from _depth import depth_for_zeros
 from _measure import interleave, load, machine, RESULTS, run_process, Sample, versions, versions_of, write_results
 from _report import end_to_end_report
 
@@ -128,23 +129,12 @@ def make_pair(folder: pathlib.Path, perts: int, cells: int, controls: int, genes
     effect += rng.normal(0, 0.3, genes) * (rng.random(genes) < 0.1)
     effect[np.arange(perts), np.arange(perts)] = -2.5
     guess = 0.5 * effect + rng.normal(0, 0.2, effect.shape)
-    depth = _depth_for_zeros(base, 0.7)
+    depth = depth_for_zeros(lambda depth: np.mean(_zero_probability(depth * base)), 0.7, 1e7)
     sizes = [*[cells] * perts, controls]
     zeros = 0.0
     for name, side in (("real", effect), ("pred", guess)):
         zeros = _write_screen(folder / f"{name}.h5ad", base, np.vstack([side, 0 * base]), sizes, depth, rng)
     return zeros
-
-
-def _depth_for_zeros(base: Any, share: float) -> float:
-    """Counts a cell, so that this share of its entries is zero."""
-    import numpy as np
-
-    low, high = 1.0, 1e7
-    for _ in range(60):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if np.mean(_zero_probability(middle * base)) > share else (low, middle)
-    return low
 
 
 def _zero_probability(mean: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._de_cells import CONTROL, GatheredCells
+from ._de_cells import GatheredCells
 from ._de_settings import DESettings
 from ._de_table import HostTable
 
@@ -50,13 +50,9 @@ def energies(cells: GatheredCells, control: GatheredCells | None) -> np.ndarray:
     """The energy distance of the cells of each perturbation from the control cells."""
     from ..de._energy import energies_between, SomeCells
 
-    order = np.argsort(cells.codes, kind="stable")
-    codes = cells.codes[order]
-    mine = SomeCells(cells, order[codes >= 0])
-    if control is None:
-        others = SomeCells(cells, order[codes == CONTROL])
-    else:
-        others = SomeCells(control, np.flatnonzero(control.codes == CONTROL))
+    own = cells if control is None else control
+    mine = SomeCells(cells, cells.side(control=False).rows)
+    others = SomeCells(own, own.side(perturbed=False).rows)
     return energies_between(mine, others, cells.sizes[:-1])
 
 

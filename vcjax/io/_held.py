@@ -25,8 +25,8 @@ class NarrowRows:
     def __getitem__(self, key: np.ndarray | tuple[slice, slice]) -> scipy.sparse.csr_matrix:
         if isinstance(key, tuple):
             wanted = range(self.shape[1])[key[1]]
-            first, lengths = np.empty(self.shape[0], np.int64), np.empty(self.shape[0], np.int64)
-            self._loops.find_columns(self.indptr, self.indices, wanted.start, wanted.stop, first, lengths)
+            first, stops = self._places(wanted.start), self._places(wanted.stop)
+            lengths = stops - first
         else:
             wanted, first, lengths = range(self.shape[1]), self.indptr[key], np.diff(self.indptr)[key]
         csr = self._copied(first, lengths, wanted.start, self.dtype, np.dtype(np.int32))
@@ -37,6 +37,14 @@ class NarrowRows:
         first, lengths = self.indptr[rows], np.diff(self.indptr)[rows]
         csr = self._copied(first, lengths, 0, self.data.dtype, self.indices.dtype)
         return NarrowRows(*csr, self.shape[1], self.dtype, self._loops)
+
+    def _places(self, column):
+        """Where the columns from this one on start in each row."""
+        from ..de._ranksum_numba import find_column
+
+        places = np.empty(self.shape[0], np.int64)
+        find_column(self.indptr, self.indices, np.arange(self.shape[0]), column, places)
+        return places
 
     def _copied(self, first, lengths, offset, dtype, columns_dtype):
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -71,28 +71,6 @@ def replace_deviations(indptr, indices, counts, groups, delta, share, scaled, re
 
 @compiled
 @no_type_check
-def _place_of(columns, low, high, wanted):
-    """The first of the places from `low` to before `high` whose column is not below `wanted`; `high` if none is."""
-    while low < high:
-        middle = (low + high) >> 1
-        if columns[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@compiled
-@no_type_check
-def find_columns(starts, columns, first, last, places, lengths):
-    """Where the columns from `first` to before `last` are in each row, which holds its columns ascending."""
-    for r in range(places.size):
-        places[r] = _place_of(columns, starts[r], starts[r + 1], first)
-        lengths[r] = _place_of(columns, places[r], starts[r + 1], last) - places[r]
-
-
-@compiled
-@no_type_check
 def copy_entries(places, lengths, values, columns, offset, out_values, out_columns):
     """Copies runs of entries one behind the other, with `offset` less in each column."""
     to = 0
