@@ -16,6 +16,7 @@ from helpers import ROOT, shared_path
 from vcjax.cli import main
 from vcjax.cli._values import byte_count
 from vcjax.io import simulate_screen
+from vcjax.io._de_test import load_engine
 
 
 pytestmark = pytest.mark.usefixtures("own_compilation_cache")
@@ -140,6 +141,17 @@ def test_mistakes_get_a_hint_and_exit_code_2(capsys, argv, message):
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
+
+
+def test_what_tests_cells_is_loaded_while_they_are_read_and_nowhere_else(folder, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("vcjax.io._de_test.load_engine", lambda settings: loaded.append(load_engine(settings)))
+    monkeypatch.setattr("vcjax.cli._meanwhile.Meanwhile.done", False)
+    assert run(folder, tmp_path / "profiles") == 0
+    assert run(folder, tmp_path / "named", "--metrics", "de_nsig_spearman") == 0
+    assert not loaded
+    assert run(folder, tmp_path / "tested", "--profile", "minimal") == 0
+    assert len(loaded) == 1
 
 
 def test_dry_run_says_what_would_be_computed_and_writes_nothing(folder, tmp_path, capsys):

@@ -13,7 +13,9 @@ import pytest
 import scipy.sparse as sp
 
 import vcjax
-from vcjax.evaluation import _run, evaluate as evaluate_any, prepare, PRESETS, Reading
+from vcjax.evaluation import _run, evaluate as evaluate_any, prepare, PRESETS, Reading, select
+from vcjax.evaluation._profiles import keeps_cells
+from vcjax.evaluation._tables import run_tests
 from vcjax.io import differential_expression, load_summary, read_screen, Refusal, simulate_screen, summarise
 from vcjax.io._de_cells import gather
 from vcjax.io._pseudobulk import lognorm_moments
@@ -236,6 +238,38 @@ def test_sides_that_are_read_at_once_score_as_one_after_the_other(pred, real, pr
     assert sorted(with_control) == controls
     np.testing.assert_array_equal(run(max_memory=10**8).value, plain.value)
     assert len(with_control) == 2  # one after the other, where memory is bounded
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_cells_are_kept_where_they_are_tested_and_nothing_else_holds_them(preset):
+    for profile in PRESETS[preset].profiles:
+        metrics = select(preset, profile).metrics.values()
+        tested = any(metric.needs_de for metric in metrics)
+        energy = any(metric.needs_energy for metric in metrics)
+        assert keeps_cells(preset, profile) == (tested and not energy), profile
+    assert keeps_cells(preset, None) == keeps_cells(preset, PRESETS[preset].default)
+    assert not keeps_cells(preset, "no such profile")
+    assert not keeps_cells("no such preset", None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+@pytest.mark.parametrize(
+    ("options", "keep"), [({}, True), ({"max_memory": 10**8}, False), ({"match_cells": True}, False)]
+)
+def test_cells_stay_in_memory_until_they_are_tested(pred, real, options, keep, monkeypatch):
+    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    options = {"preset": "v2", "profile": "de", **options}
+    kept = []
+
+    def watched(plan, *args, **more):
+        kept.append([side.matrix.kept is not None for side in (plan.sides.pred, plan.sides.real)])
+        return run_tests(plan, *args, **more)
+
+    monkeypatch.setattr("vcjax.evaluation._run.run_tests", watched)
+    report = evaluate_any(pred, real, **options)
+    assert kept == [[keep, keep]]
+    monkeypatch.setattr("vcjax.io._screen.worth_compiling", lambda shape: False)
+    np.testing.assert_array_equal(evaluate_any(pred, real, **options).value, report.value)
 
 
 def test_names_of_both_peers_are_understood(pred, real):

@@ -30,7 +30,7 @@ from vcjax.io import (
     VCC2025_DE,
     write_de_table,
 )
-from vcjax.io._de_test import log_bh, rank_tests
+from vcjax.io._de_test import load_engine, log_bh, rank_tests
 
 
 CONTROL = "non-targeting"
@@ -202,6 +202,38 @@ def test_cells_in_two_bytes_an_entry_have_the_bits_of_whole_ones(settings, kind,
         assert_same(ours.table, theirs.table)
         np.testing.assert_array_equal(ours.energy, theirs.energy)
         np.testing.assert_array_equal(ours.sums, theirs.sums)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
+@pytest.mark.parametrize("settings", [CELL_EVAL2_DE, CELL_EVAL_DE], ids=["v2", "cell_eval"])
+def test_cells_that_reading_has_kept_are_tested_as_those_that_are_read_again(settings, monkeypatch):
+    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    line = np.where(np.arange(len(LABELS)) % 2 == 0, "x", "y")
+    read = lambda seed, keep: read_screen(
+        screen_of(scipy.sparse.csr_matrix(counts(seed)), LABELS, GENES, line=line), context_col="line", keep=keep
+    )
+
+    def tested(keep):
+        mine, other = read(0, keep), read(1, keep)
+        assert (mine.matrix.kept is not None) == keep
+        options: dict[str, Any] = {"details": True, "energy": True, "context": "x"}
+        own = differential_expression(mine, settings, keep_control=True, **options)
+        for control in (own.control, None):
+            yield differential_expression(other, settings, control_of=mine, control=control, **options)
+        yield own
+
+    for ours, theirs in zip(tested(True), tested(False), strict=True):
+        assert_same(ours.table, theirs.table)
+        np.testing.assert_array_equal(ours.energy, theirs.energy)
+        np.testing.assert_array_equal(ours.sums, theirs.sums)
+        np.testing.assert_array_equal(ours.sizes, theirs.sizes)
+
+
+@pytest.mark.parametrize("settings", [CELL_EVAL2_DE, CELL_EVAL_DE], ids=["v2", "cell_eval"])
+def test_loading_the_engine_needs_no_numba(settings, monkeypatch):
+    load_engine(settings)
+    monkeypatch.setattr("vcjax.de._ranksum.numba_installed", lambda: False)
+    load_engine(settings)
 
 
 def test_a_prediction_cannot_bring_genes_through_the_filter_of_expression(real):

@@ -20,6 +20,11 @@ class Meanwhile:
         except BaseException as failure:
             self._failure = failure
 
+    @property
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         """What the call returned, or raised."""
         self._thread.join()

@@ -29,6 +29,8 @@ def run_command(args: argparse.Namespace) -> int:
     inputs = [path for path in (args.adata_pred, args.adata_real) if path is not None]
     check_folder(args.outdir, force=args.force, inputs=inputs)
     check_page(args)
+    if sides is not None and not sides.done and _keeps_cells(args):
+        _load_engine(args)
     plan = None if sides is None else plan_of(args, args.adata_pred, args.adata_real, read=sides.result)
     tasks, calibration = replicate_tasks(args), None
     if args.dry_run:
@@ -85,8 +87,23 @@ def _reading_meanwhile(args: argparse.Namespace) -> Meanwhile:
     """Both files, read while JAX is being imported."""
     from ..evaluation._sides import read_sides
 
-    options = reading(args)
-    return Meanwhile(lambda: read_sides(args.adata_pred, args.adata_real, options, max_memory=args.max_memory))
+    options, how = reading(args), {"max_memory": args.max_memory, "keep": _keeps_cells(args)}
+    return Meanwhile(lambda: read_sides(args.adata_pred, args.adata_real, options, **how))
+
+
+def _keeps_cells(args: argparse.Namespace) -> bool:
+    from ..evaluation._profiles import keeps_cells
+
+    chosen = args.metrics is not None or args.de_pred is not None or args.de_real is not None
+    return not chosen and keeps_cells(args.preset, args.profile)
+
+
+def _load_engine(args: argparse.Namespace) -> None:
+    """Loads what will test the cells, while they are still being read."""
+    from ..evaluation import get_preset
+    from ..io._de_test import load_engine
+
+    load_engine(get_preset(args.preset).de)
 
 
 def plan_of(args: argparse.Namespace, pred: Any, real: Any, read: Callable[[], Any] | None = None) -> Any:

@@ -101,9 +101,13 @@ def rank_sums_of(
     return RankSums(u, variance, cells[1:], int(cells[0]), totals)
 
 
+def best_engine() -> Engine:
+    """What `"auto"` is here."""
+    return "jax" if jax.default_backend() != "cpu" else "numba" if numba_installed() else "numpy"
+
+
 def _engine(name):
-    if name == "auto":
-        name = "jax" if jax.default_backend() != "cpu" else "numba" if numba_installed() else "numpy"
+    name = best_engine() if name == "auto" else name
     if name == "jax":
         from ._ranksum_device import device_tallies
 

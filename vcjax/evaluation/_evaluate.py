@@ -1,5 +1,6 @@
 """The front door: two sources in, one report out."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -7,8 +8,9 @@ from typing import Literal
 from ..weights import WeightRecipe
 from ._cache import check_cache
 from ._pair import Extra, Missing
-from ._plan import DTypeName, make_plan, Plan
+from ._plan import DTypeName, find_device, make_plan, Plan
 from ._presets import Preset
+from ._profiles import keeps_cells
 from ._report import Report
 from ._run import Progress, run_plan
 from ._select import Exclude, get_recipe, select
@@ -186,12 +188,16 @@ def prepare(
     files: dict[Side, str | os.PathLike] = {}
     files |= {"pred": de_pred} if de_pred is not None else {}
     files |= {"real": de_real} if de_real is not None else {}
-    sides = read_sides(pred, real, reading, max_memory=max_memory) if read is None else read()
+    if read is None:
+        keep = metrics is None and not files and keeps_cells(selection.preset.name, profile)
+        read = functools.partial(read_sides, pred, real, reading, max_memory=max_memory, keep=keep)
+    platform = find_device(device)  # before the cells are waited for: JAX takes a moment to start
+    sides = read()
     recipe = get_recipe(selection.preset.weights if weights is None else weights)
     weighting = Weighting(recipe, weights_from or selection.preset.weights_from, reading.seed, allow_leak)
     plan = make_plan(
         *(selection, sides, reading),
-        device=device,
+        device=platform,
         dtype=dtype,
         cache_real=None if cache_real is None else os.fspath(cache_real),
         max_memory=max_memory,

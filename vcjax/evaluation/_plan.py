@@ -119,7 +119,7 @@ def make_plan(
     sides: Sides,
     reading: Reading,
     *,
-    device: str | None,
+    device: Any,
     dtype: DTypeName,
     cache_real: str | None,
     max_memory: int | None,
@@ -130,7 +130,7 @@ def make_plan(
     train: Screen | None = None,
     allow_leak: bool = False,
 ) -> Plan:
-    """Decides space, targets, block size and device, and checks that every metric can be computed.
+    """Decides space, targets and block size, and checks that every metric can be computed.
 
     **Raises:** `Refusal` where one cannot.
     """
@@ -170,7 +170,7 @@ def make_plan(
         train=train,
         targets=targets,
         contexts=(real.contexts or ("",)) if isinstance(real, Screen) else ("",),
-        device=find_device(device),
+        device=device,
         dtype=dtype,
         cache_real=cache_real,
         max_entries=_block(max_memory, len(real.perts), len(real.genes)),

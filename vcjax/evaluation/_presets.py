@@ -7,56 +7,12 @@ from typing import Literal
 from ..io import CELL_EVAL2_DE, CELL_EVAL_DE, DESettings, VCC2025_DE
 from ..metrics import CATALOGUE, CELL_EVAL, Metric, V2
 from ..weights import CALIBRATED, ECHOES, WeightRecipe
+from ._profiles import DEFAULTS, PROFILES
 from ._weighting import WeightsFrom
 
 
 Layout = Literal["wide", "long"]
 Statistics = Literal["describe", "finite"]
-
-_DE_K = ("", "_top50", "_top100", "_top200", "_top500")
-_V2_DE = tuple(
-    f"de_wilcoxon_{name}"
-    for name in (
-        *(f"overlap{k}" for k in _DE_K),
-        *(f"precision{k}" for k in _DE_K),
-        *("nsig_counts_real", "nsig_counts_pred", "nsig_spearman", "sig_recall"),
-        *("direction_match", "model_direction_match", "lfc_spearman", "lfc_spearman_pos", "lfc_spearman_neg"),
-        *("lfc_nmae", "pr_auc", "roc_auc", "overlap_adjusted", "precision_adjusted", "sig_recall_adjusted", "sig_mcc"),
-        *("direction_precision", "direction_sensitivity", "direction_sensitivity_universe", "direction_fidelity"),
-        *("direction_fidelity_raw", "direction_coverage", "direction_yield", "direction_yield_raw"),
-        *("direction_fidelity_yield", "direction_fidelity_yield_raw", "direction_reach", "direction_reach_raw"),
-        *("direction_reach_unbounded", "direction_reach_unbounded_raw", "sig_jaccard"),
-    )
-)
-_V2_PROFILES = (
-    *("expr_mae", "pds_l1", "pds_l2", "pds_cosine", "delta_pearson", "expr_mse", "expr_mse_unbiased"),
-    *("expr_mse_unbiased_capped", "expr_distance_unbiased", "expr_real_mass_ratio"),
-    *("expr_mse_unbiased_capped_norm", "delta_mse", "delta_mae"),
-)
-_V2_COUNTS = ("de_wilcoxon_nsig_counts_real", "de_wilcoxon_nsig_counts_pred")
-_V2_2026 = (
-    *("pds_cosine", "expr_mse_unbiased", "expr_mse_unbiased_capped", "expr_distance_unbiased"),
-    *("expr_real_mass_ratio", "expr_mse_unbiased_capped_norm", "de_wilcoxon_lfc_nmae"),
-    *("de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw", "de_wilcoxon_sig_jaccard"),
-)
-
-_V1_K = ("N", "50", "100", "200", "500")
-_V1_DE = (
-    *(f"overlap_at_{k}" for k in _V1_K),
-    *(f"precision_at_{k}" for k in _V1_K),
-    *("de_spearman_sig", "de_direction_match", "de_spearman_lfc_sig", "de_sig_genes_recall"),
-    *("de_nsig_counts_real", "de_nsig_counts_pred", "pr_auc", "roc_auc"),
-)
-_V1_PROFILES = (
-    *("pearson_delta", "mse", "mae", "mse_delta", "mae_delta"),
-    *("discrimination_score_l1", "discrimination_score_l2", "discrimination_score_cosine"),
-)
-_V1_CELLS = ("pearson_edistance", "clustering_agreement")
-_V1_VCC = ("mae", "discrimination_score_l1", "overlap_at_N")
-_V1_MINIMAL = (
-    *("pearson_delta", "mse", "mae", "discrimination_score_l1"),
-    *("overlap_at_N", "precision_at_N", "de_nsig_counts_real", "de_nsig_counts_pred"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,19 +76,8 @@ _V2 = Preset(
     control_source="real",
     de=CELL_EVAL2_DE,
     metrics=V2,
-    profiles={
-        "anndata": _V2_PROFILES,
-        "pds": ("pds_l1",),
-        "full": (*_V2_DE, *_V2_PROFILES),
-        "de": _V2_DE,
-        "minimal": (
-            *("expr_mae", "pds_l1", "delta_pearson", "expr_mse"),
-            *("de_wilcoxon_overlap", "de_wilcoxon_precision", *_V2_COUNTS),
-        ),
-        "vcc": ("expr_mae", "pds_l1", "de_wilcoxon_overlap"),
-        "vcc2026": _V2_2026,
-    },
-    default="full",
+    profiles=PROFILES["v2"],
+    default=DEFAULTS["v2"],
     layout="long",
     statistics="finite",
     ratios=("expr_mse_unbiased_capped_norm",),
@@ -143,8 +88,8 @@ _VCC2026 = dataclasses.replace(
     _V2,
     name="vcc2026",
     summary="The Virtual Cell Challenge of 2026: six scored metrics and four diagnostics, as v2 computes them.",
-    profiles={"vcc2026": _V2_2026},
-    default="vcc2026",
+    profiles=PROFILES["vcc2026"],
+    default=DEFAULTS["vcc2026"],
 )
 
 _CELL_EVAL = Preset(
@@ -157,15 +102,8 @@ _CELL_EVAL = Preset(
     control_source="pred",
     de=CELL_EVAL_DE,
     metrics=CELL_EVAL,
-    profiles={
-        "anndata": (*_V1_PROFILES, *_V1_CELLS),
-        "pds": ("discrimination_score_l1",),
-        "full": (*_V1_DE, *_V1_PROFILES, *_V1_CELLS),
-        "de": _V1_DE,
-        "minimal": _V1_MINIMAL,
-        "vcc": _V1_VCC,
-    },
-    default="full",
+    profiles=PROFILES["cell_eval"],
+    default=DEFAULTS["cell_eval"],
     layout="wide",
     statistics="describe",
     left_out={"clustering_agreement": "it is the Leiden clustering of a graph, whose result hangs on one library"},
@@ -180,22 +118,10 @@ _VCC2025 = dataclasses.replace(
     source="cell-eval 0.6.6",
     summary="The Virtual Cell Challenge of 2025: as cell_eval, with p-values adjusted over all perturbations at once.",
     de=VCC2025_DE,
-    profiles={"vcc": _V1_VCC, "minimal": _V1_MINIMAL, "pds": ("discrimination_score_l1",)},
-    default="vcc",
+    profiles=PROFILES["vcc2025"],
+    default=DEFAULTS["vcc2025"],
     left_out={},
 )
-
-_STANDARD = (
-    *("pds_cosine", "pds_l1", "delta_pearson_mean", "weighted_r2_mean"),
-    *("weighted_mse", "expr_mse", "expr_mse_unbiased", "delta_pearson"),
-    *("amplitude_ratio", "amplitude_slope", "amplitude_ratio_mean"),
-)
-_RESPONSE = tuple(
-    f"de_{name}"
-    for name in ("sig_jaccard", "sig_mcc", "direction_fidelity_yield_raw", "direction_reach_raw", "lfc_nmae")
-)
-_NOISE_CORRECTED = ("weighted_mse_unbiased", "delta_pearson_disattenuated", "expr_distance_unbiased")
-_TARGETS = ("target_knockdown_error", "target_sign", "delta_pearson_without_target")
 
 _CALIBRATED = dataclasses.replace(
     _V2,
@@ -204,13 +130,9 @@ _CALIBRATED = dataclasses.replace(
     summary="Discrimination beside magnitude: ranks, weighted errors beyond the mean of perturbations, amplitude.",
     space="lognorm",
     target_sum=1e4,
-    metrics={name: CATALOGUE[name] for name in (*_STANDARD, *_RESPONSE, *_NOISE_CORRECTED, *_TARGETS)},
-    profiles={
-        "standard": _STANDARD,
-        "de": (*_STANDARD, *_RESPONSE),
-        "full": (*_STANDARD, *_RESPONSE, *_NOISE_CORRECTED, *_TARGETS),
-    },
-    default="standard",
+    metrics={name: CATALOGUE[name] for name in PROFILES["calibrated"]["full"]},
+    profiles=PROFILES["calibrated"],
+    default=DEFAULTS["calibrated"],
     ratios=(),
 )
 
@@ -219,13 +141,12 @@ _ECHOES = dataclasses.replace(
     name="echoes",
     source="Echoes of Silenced Genes (Myllia, Kaggle 2026)",
     summary="Halvings of a baseline's weighted error times a gated cosine of effects, and what that composite hides.",
-    metrics={name: CATALOGUE[name] for name in ("echoes", "echoes_term", *_STANDARD)},
-    profiles={"echoes": ("echoes", "echoes_term", "pds_cosine", "weighted_mse", "amplitude_ratio", "amplitude_slope")},
-    default="echoes",
+    metrics={name: CATALOGUE[name] for name in ("echoes", "echoes_term", *PROFILES["calibrated"]["standard"])},
+    profiles=PROFILES["echoes"],
+    default=DEFAULTS["echoes"],
     weights=ECHOES,
 )
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset for preset in (_CALIBRATED, _V2, _VCC2026, _CELL_EVAL, _VCC2025, _ECHOES)
 }
-ALIASES = {"v1": "cell_eval", "cell-eval": "cell_eval", "cell-eval2": "v2", "cell_eval2": "v2"}

@@ -38,6 +38,8 @@ def run_plan(plan: Plan, progress: Progress | None = None, *, details: bool = Fa
     errors, fingerprints, tables, curves, hardness = {}, {}, {}, {}, {}
     for context in plan.contexts:
         pair = _pair(plan, context, progress)
+        if context == plan.contexts[-1]:
+            _let_go(plan)
         if plan.tables is not None and plan.tables.write:
             tables |= {(context, "pred"): _against(plan, pair).pred, (context, "real"): pair.real}
         fingerprints[context or "all"] = {"pred": pair.pred.fingerprint, "real": pair.real.fingerprint}
@@ -92,6 +94,13 @@ def _pair(plan: Plan, context: str, progress: Progress | None) -> Pair:
     return align_summaries(
         pred_summary, real_summary, missing=plan.reading.missing, extra=plan.reading.extra, context=context
     )
+
+
+def _let_go(plan: Plan) -> None:
+    """Frees cells that reading has kept: what comes now needs memory, and not the cells."""
+    for side in (plan.sides.pred, plan.sides.real):
+        if isinstance(side, Screen):
+            side.matrix.let_go()
 
 
 def _summary(

@@ -11,7 +11,8 @@ from ..io import Refusal
 from ..metrics import CATALOGUE, Cosine, L1, L2, Metric
 from ..metrics._rows import discrimination
 from ..weights import RECIPES, WeightRecipe
-from ._presets import ALIASES, Preset, PRESETS
+from ._presets import Preset, PRESETS
+from ._profiles import ALIASES
 
 
 Exclude = Literal["own", "panel", "none"]

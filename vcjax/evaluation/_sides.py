@@ -54,12 +54,17 @@ class Sides:
     fingerprints: Mapping[str, str]
 
 
-def read_sides(pred: Source, real: Source, reading: Reading, *, max_memory: int | None = None) -> Sides:
+def read_sides(
+    pred: Source, real: Source, reading: Reading, *, max_memory: int | None = None, keep: bool = False
+) -> Sides:
     """Reads, checks and matches both sides.
+
+    `keep`: the cells stay in memory once they are read, unless that is bounded or only some of them will be used.
 
     **Raises:** `Refusal` for every fault of the files that would make a score dishonest.
     """
-    read = functools.partial(read_side, reading=reading, max_memory=max_memory)
+    keep = keep and max_memory is None and not reading.match_cells
+    read = functools.partial(read_side, reading=reading, max_memory=max_memory, keep=keep)
     real_side, pred_side = at_once(
         functools.partial(read, real, input_type=reading.input_type_real, require_control=True),
         functools.partial(read, pred, input_type=reading.input_type_pred, require_control=False),
@@ -105,11 +110,12 @@ def read_side(
     *,
     require_control: bool,
     max_memory: int | None = None,
+    keep: bool = False,
 ) -> Screen | Summary:
     """One side as a screen, unless it came as a screen or a summary."""
     if isinstance(source, Screen | Summary):
         return source
-    return read_path(source, reading, input_type, require_control=require_control, max_memory=max_memory)
+    return read_path(source, reading, input_type, require_control=require_control, max_memory=max_memory, keep=keep)
 
 
 def read_path(
@@ -119,6 +125,7 @@ def read_path(
     *,
     require_control: bool,
     max_memory: int | None = None,
+    keep: bool = False,
 ) -> Screen:
     """A screen read as the options say."""
     return read_screen(
@@ -135,6 +142,7 @@ def read_path(
         nan=reading.nan,
         max_total=reading.max_total,
         max_memory=max_memory,
+        keep=keep,
     )
 
 

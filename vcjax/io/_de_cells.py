@@ -9,24 +9,25 @@ import scipy.sparse
 from ._context import cell_groups
 from ._de_settings import DESettings
 from ._held import GrowingRows, NarrowRows, Rows
-from ._matrix import BLOCK_ENTRIES, n_rows
-from ._pseudobulk import cell_totals, compiled_loops, Done
+from ._matrix import BLOCK_ENTRIES, Matrix, n_rows
+from ._pseudobulk import cell_totals, Done, worth_compiling
 from ._screen import Screen
 
 
 if TYPE_CHECKING:
     from ..de._ranksum_cells import Side
 
-CONTROL = -1
+CONTROL, LEFT_OUT = -1, -2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GatheredCells:
     """Cells in the order in which they were read, as they are stored: logarithms are taken when they are looked at.
 
-    **Fields:** `stored`, cells by genes; `codes`, the perturbation of each cell or `CONTROL`; `sizes`, the number of
-    cells of each group, the control last; `settings`, the conventions; `divisors`, what the counts of each cell are
-    divided by, `None` for cells that are normalised already; `target_sum`, the library size that this scales to.
+    **Fields:** `stored`, cells by genes; `codes`, the perturbation of each cell, `CONTROL` or `LEFT_OUT`; `sizes`, the
+    number of cells of each group, the control last; `settings`, the conventions; `divisors`, what the counts of each
+    cell are divided by, `None` for cells that are normalised already; `target_sum`, the library size that this scales
+    to.
     """
 
     stored: Rows
@@ -48,7 +49,7 @@ class GatheredCells:
         """The perturbed cells, the control cells or both, for the rank test; the control is its reference."""
         from ..de._ranksum_cells import make_side
 
-        wanted = np.where(self.codes == CONTROL, control, perturbed)
+        wanted = np.where(self.codes == CONTROL, control, perturbed & (self.codes != LEFT_OUT))
         sums = "log" if self.settings.mean == "geometric" else "linear"
         return make_side(self.stored, np.where(wanted, self.codes + 1, -1), self.divisors, sums)
 
@@ -80,7 +81,7 @@ def gather(
     max_values: float = np.inf,
     done: Done | None = None,
 ) -> GatheredCells:
-    """Reads and keeps the perturbed cells, the control cells or both, of these genes.
+    """Reads and keeps the perturbed cells, the control cells or both, of these genes, unless the matrix has kept them.
 
     **Raises:** `TooManyValues` if more than `max_values` values would be kept.
     """
@@ -91,30 +92,46 @@ def gather(
         groups = np.where(groups == last, groups, -1)
     if not control:
         groups = np.where(groups == last, -1, groups)
-    columns = range(screen.matrix.shape[1])[genes]
-    kept, dtype = GrowingRows(len(columns), compiled_loops(screen.matrix)), np.dtype(np.float32)
-    for start, block in screen.matrix.chunks(max_entries):
+    double = divisors is not None and settings.values == "double"
+    columns, kept = range(screen.matrix.shape[1])[genes], screen.matrix.kept
+    if kept is not None and len(columns) == kept.shape[1]:
+        stored: Rows = kept.read_as(np.dtype(np.float64) if double else kept.dtype)
+        if done is not None:
+            done(len(groups))
+    else:
+        stored = _read(screen.matrix, groups >= 0, columns, double, max_entries, max_values, done)
+        divisors = None if divisors is None else divisors[groups >= 0]
+        groups = groups[groups >= 0]
+    codes = np.where(groups == last, CONTROL, np.where(groups < 0, LEFT_OUT, groups))
+    sizes = np.bincount(groups[groups >= 0], minlength=last + 1)
+    return GatheredCells(stored, codes, sizes, settings, divisors, target_sum)
+
+
+def _read(
+    matrix: Matrix,
+    wanted: np.ndarray,
+    columns: range,
+    double: bool,
+    max_entries: int,
+    max_values: float,
+    done: Done | None,
+) -> Rows:
+    """The rows that are wanted, in one walk."""
+    narrow, dtype = worth_compiling(matrix.shape), np.dtype(np.float32)
+    rows = GrowingRows(len(columns), narrow=narrow)
+    for start, block in matrix.chunks(max_entries):
         stop, dtype = start + n_rows(block), block.data.dtype
-        if not (groups[start:stop] >= 0).all():
-            block = block[np.flatnonzero(groups[start:stop] >= 0)]
-        if len(columns) < screen.matrix.shape[1]:
+        if not wanted[start:stop].all():
+            block = block[np.flatnonzero(wanted[start:stop])]
+        if len(columns) < matrix.shape[1]:
             block = block[:, columns.start : columns.stop]
-        kept.append(block)
+        rows.append(block)
         if done is not None:
             done(stop)
-        if kept.entries > max_values:
-            raise TooManyValues(stop / len(groups))
-    if divisors is not None and settings.values == "double":
-        dtype = np.dtype(np.float64)
-    some = groups >= 0
-    return GatheredCells(
-        kept.matrix(dtype),
-        np.where(groups == last, CONTROL, groups)[some],
-        np.bincount(groups[some], minlength=last + 1),
-        settings,
-        None if divisors is None else divisors[some],
-        target_sum,
-    )
+        if rows.entries > max_values:
+            raise TooManyValues(stop / len(wanted))
+    dtype = np.dtype(np.float64) if double else dtype
+    return rows.narrow(dtype) if narrow else rows.matrix(dtype)
 
 
 def _divisors(

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ._de_cells import GatheredCells
+from ._de_cells import CONTROL, GatheredCells
 from ._de_settings import DESettings
 from ._de_table import HostTable
+from ._held import NarrowRows
 
 
 def rank_tests(
@@ -44,6 +45,18 @@ def rank_tests(
         statistic=ranks.u if details else None,
     )
     return table, np.vstack([ranks.sums[1:], ranks.sums[:1]])
+
+
+def load_engine(settings: DESettings) -> None:
+    """Tests a gene of two cells, so that the compiled loops, if they are what counts are tested by, are loaded."""
+    from ..de._ranksum import best_engine
+
+    if best_engine() != "numba":
+        return
+    dtype = np.dtype(np.float64 if settings.values == "double" else np.float32)
+    counts = NarrowRows(np.ones(2, np.uint16), np.zeros(2, np.uint16), np.arange(3), 1, dtype)
+    cells = GatheredCells(counts, np.array([0, CONTROL]), np.ones(2, np.int64), settings, np.ones(2), 1.0)
+    rank_tests(cells, None, settings, scale="counts")
 
 
 def energies(cells: GatheredCells, control: GatheredCells | None) -> np.ndarray:

@@ -1,12 +1,23 @@
 """Cells held in memory: a CSR matrix that grows row by row, and one whose entries take as few bytes as they can."""
 
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse
 
 
 _NARROW = np.iinfo(np.uint16)
+
+
+def row_ranges(indptr: np.ndarray, max_entries: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that hold at most that many entries, and at least one row."""
+    start, rows = 0, len(indptr) - 1
+    while start < rows:
+        stop = int(np.searchsorted(indptr, indptr[start] + max_entries, side="right")) - 1
+        stop = min(max(stop, start + 1), rows)
+        yield start, stop
+        start = stop
 
 
 class NarrowRows:
@@ -17,9 +28,9 @@ class NarrowRows:
     """
 
     def __init__(
-        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, columns: int, dtype: np.dtype, loops: Any
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, columns: int, dtype: np.dtype
     ) -> None:
-        self.data, self.indices, self.indptr, self.dtype, self._loops = data, indices, indptr, dtype, loops
+        self.data, self.indices, self.indptr, self.dtype = data, indices, indptr, dtype
         self.shape = (len(indptr) - 1, columns)
 
     def __getitem__(self, key: np.ndarray | tuple[slice, slice]) -> scipy.sparse.csr_matrix:
@@ -32,11 +43,25 @@ class NarrowRows:
         csr = self._copied(first, lengths, wanted.start, self.dtype, np.dtype(np.int32))
         return scipy.sparse.csr_matrix(csr, shape=(len(lengths), len(wanted)), copy=False)
 
+    def blocks(self, max_entries: int) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
+        """All rows, as `Matrix.chunks` gives them."""
+        for start, stop in row_ranges(self.indptr, max_entries):
+            part = slice(self.indptr[start], self.indptr[stop])
+            indptr = (self.indptr[start : stop + 1] - part.start).astype(np.int32)
+            csr = self.data[part].astype(self.dtype), self.indices[part].astype(np.int32), indptr
+            block = scipy.sparse.csr_matrix(csr, shape=(stop - start, self.shape[1]), copy=False)
+            block.has_canonical_format = True
+            yield start, block
+
     def only(self, rows: np.ndarray) -> "NarrowRows":
         """A copy of some rows, held as this is."""
         first, lengths = self.indptr[rows], np.diff(self.indptr)[rows]
         csr = self._copied(first, lengths, 0, self.data.dtype, self.indices.dtype)
-        return NarrowRows(*csr, self.shape[1], self.dtype, self._loops)
+        return NarrowRows(*csr, self.shape[1], self.dtype)
+
+    def read_as(self, dtype: np.dtype) -> "NarrowRows":
+        """The same rows, of which numbers of another type are cut out."""
+        return NarrowRows(self.data, self.indices, self.indptr, self.shape[1], dtype)
 
     def _places(self, column):
         """Where the columns from this one on start in each row."""
@@ -47,9 +72,11 @@ class NarrowRows:
         return places
 
     def _copied(self, first, lengths, offset, dtype, columns_dtype):
+        from ._loops import copy_entries
+
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], columns_dtype)
-        self._loops.copy_entries(first, lengths, self.data, self.indices, offset, data, indices)
+        copy_entries(first, lengths, self.data, self.indices, offset, data, indices)
         return data, indices, indptr
 
 
@@ -61,23 +88,23 @@ class GrowingRows:
 
     **Arguments:**
 
-    - `columns`: how many there are.
-    - `loops`: the compiled loops, if there are any. Column numbers below 2^16, and values that are whole numbers below
-        it, then take two bytes each.
+    - `columns`: how many there are; `entries`: how many will be stored, if that is known: growing takes time.
+    - `narrow`: column numbers below 2^16, and values that are whole numbers below it, take two bytes each.
     """
 
-    def __init__(self, columns: int, loops: Any = None) -> None:
-        self._width, self._loops, self.entries = columns, loops, 0
-        narrow = loops is not None and columns <= _NARROW.max + 1
-        self._columns = np.empty(0, _NARROW.dtype if narrow else np.int32)
-        self._values = np.empty(0, np.float32 if loops is None else _NARROW.dtype)
+    def __init__(self, columns: int, entries: int = 0, *, narrow: bool) -> None:
+        self._width, self.entries = columns, 0
+        self._columns = np.empty(entries, _NARROW.dtype if narrow and columns <= _NARROW.max + 1 else np.int32)
+        self._values = np.empty(entries, _NARROW.dtype if narrow else np.float32)
         self._lengths: list[np.ndarray] = []
 
     def append(self, block: scipy.sparse.csr_matrix) -> None:
         """Adds the rows of a canonical block."""
         values = _narrowed(block.data) if self._values.dtype == _NARROW.dtype else block.data
         if self._values.dtype != values.dtype:
-            self._values = self._values.astype(values.dtype)
+            wider = np.empty(len(self._values), values.dtype)
+            wider[: self.entries] = self._values[: self.entries]
+            self._values = wider
         stop = self.entries + block.nnz
         if stop > len(self._values):
             for array in (self._values, self._columns):
@@ -87,16 +114,21 @@ class GrowingRows:
         self.entries = stop
         self._lengths.append(np.diff(block.indptr))
 
-    def matrix(self, dtype: np.dtype) -> Rows:
-        """All rows, as numbers of this dtype once they are looked at; the arrays are cut to size and handed over."""
+    def narrow(self, dtype: np.dtype) -> NarrowRows:
+        """All rows, of which numbers of this dtype are cut; the arrays are cut to size and handed over."""
+        return NarrowRows(*self._csr(np.dtype(np.int64)), self._width, dtype)
+
+    def matrix(self, dtype: np.dtype) -> scipy.sparse.csr_matrix:
+        """The same as a matrix of scipy."""
+        values, columns, starts = self._csr(np.dtype(np.int32 if self.entries < 2**31 else np.int64))
+        csr = values.astype(dtype, copy=False), columns, starts
+        return scipy.sparse.csr_matrix(csr, shape=(len(starts) - 1, self._width), copy=False)
+
+    def _csr(self, starts_dtype):
         for array in (self._values, self._columns):
             array.resize(self.entries, refcheck=False)
         lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
-        if self._loops is not None:
-            return NarrowRows(self._values, self._columns, np.cumsum(lengths), self._width, dtype, self._loops)
-        starts = np.cumsum(lengths, dtype=np.int32 if self.entries < 2**31 else np.int64)
-        csr = self._values.astype(dtype, copy=False), self._columns, starts
-        return scipy.sparse.csr_matrix(csr, shape=(len(lengths) - 1, self._width), copy=False)
+        return self._values, self._columns, np.cumsum(lengths, dtype=starts_dtype)
 
 
 def _narrowed(values: np.ndarray) -> np.ndarray:

@@ -6,14 +6,21 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse
 
+from ._held import GrowingRows, NarrowRows
+
 
 BLOCK_ENTRIES = 300_000  # of a block in flight: enough to keep numpy busy, few enough to stay near the caches
 
 
 class Matrix(abc.ABC):
-    """Cells by genes; the only way to its values is to walk over it in blocks."""
+    """Cells by genes; the only way to its values is to walk over it in blocks, unless it has kept them (`kept`)."""
 
     shape: tuple[int, int]
+    kept: NarrowRows | None = None
+
+    def let_go(self) -> None:
+        """Frees what was kept; later walks read the source again."""
+        self.kept = None
 
     @abc.abstractmethod
     def chunks(self, max_entries: int = BLOCK_ENTRIES) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
@@ -32,10 +39,14 @@ class Matrix(abc.ABC):
 
 
 class Source(abc.ABC):
-    """Where rows come from: a scipy matrix, an array, a group in a file. Blocks may be in any CSR form and dtype."""
+    """Where rows come from: a scipy matrix, an array, a group in a file. Blocks may be in any CSR form and dtype.
+
+    `entries` is how many values are stored, if that is known without reading them.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype
+    entries: int = 0
 
     @abc.abstractmethod
     def blocks(self, max_entries: int) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
@@ -45,7 +56,8 @@ class Source(abc.ABC):
 class BlockMatrix(Matrix):
     """A `Source` whose blocks are put into canonical form, with columns moved and NaN replaced on the way.
 
-    `repairs` collects what had to be repaired in the blocks seen so far.
+    `repairs` collects what had to be repaired in the blocks seen so far. With `keep`, the first whole walk leaves the
+    rows in `kept`, in as few bytes as they take, and those that follow read them from there, until `let_go`.
     """
 
     def __init__(
@@ -54,12 +66,29 @@ class BlockMatrix(Matrix):
         self.source, self.columns, self.nan_to_zero = source, columns, nan_to_zero
         self.shape = (source.shape[0], source.shape[1] if columns is None else n_columns)
         self.repairs: set[str] = set()
+        self.keep = False
         self._clean = False  # a whole walk has found nothing to repair
 
+    def let_go(self) -> None:
+        super().let_go()
+        self.keep = False
+
     def chunks(self, max_entries: int = BLOCK_ENTRIES) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
-        if self._clean:
+        if self.kept is not None:
+            yield from self.kept.blocks(max_entries)
+        elif self._clean:
             yield from self.source.blocks(max_entries)
-            return
+        elif self.keep:
+            growing, dtype = GrowingRows(self.shape[1], self.source.entries, narrow=True), np.dtype(np.float32)
+            for start, block in self._repaired(max_entries):
+                growing.append(block)
+                dtype = block.data.dtype
+                yield start, block
+            self.kept = growing.narrow(dtype)
+        else:
+            yield from self._repaired(max_entries)
+
+    def _repaired(self, max_entries: int) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         for start, block in self.source.blocks(max_entries):
             if self.nan_to_zero and np.isnan(block.data).any():
                 self.repairs.add("NaN values were set to zero")
@@ -86,7 +115,7 @@ class BlockMatrix(Matrix):
         if not in_order:
             twice = block.nnz < entries and self.columns is None
             self.repairs.add("entries stored twice were summed" if twice else "unsorted column indices were sorted")
-        if np.count_nonzero(block.data) < block.nnz:
+        if (block.data == 0).any():
             self.repairs.add("explicitly stored zeros were dropped")
             block = block.copy()
             block.eliminate_zeros()

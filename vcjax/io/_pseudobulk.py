@@ -78,9 +78,14 @@ def group_sums(
     return sums
 
 
+def worth_compiling(shape: tuple[int, int]) -> bool:
+    """Whether numba is installed, and a matrix of this shape is worth its import."""
+    return shape[0] * shape[1] >= _MANY and numba_installed()
+
+
 def compiled_loops(matrix: Matrix) -> Any:
-    """The module of compiled loops, or `None` where numba is not installed or not worth its import."""
-    if matrix.shape[0] * matrix.shape[1] < _MANY or not numba_installed():
+    """The module of compiled loops, or `None` where they are not to be had or not worth it."""
+    if not worth_compiling(matrix.shape):
         return None
     from . import _loops
 

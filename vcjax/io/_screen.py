@@ -9,6 +9,7 @@ from ._genes import Dedup, read_genes
 from ._labels import Labels, read_labels
 from ._matrix import BLOCK_ENTRIES, BlockMatrix, Matrix
 from ._open import open_source
+from ._pseudobulk import worth_compiling
 from ._scale import Scale
 from ._values import InputType, ValueCheck
 
@@ -85,6 +86,7 @@ def read_screen(
     max_total: float | None = None,
     max_memory: int | None = None,
     check: bool = True,
+    keep: bool = False,
     max_entries: int = BLOCK_ENTRIES,
 ) -> Screen:
     """A screen opened, labelled and checked; nothing is loaded whole and nothing of the caller's is changed.
@@ -104,6 +106,8 @@ def read_screen(
     - `max_memory`: bytes that turning a column-compressed matrix into rows may take.
     - `check=False` skips the walk over the values, for screens that have been checked before; `input_type` must then be
         declared, and `totals`, `depth` and `fingerprint` stay empty.
+    - `keep`: the walk leaves a large screen in memory, in four bytes a stored count, so that later walks need not read
+        it again; where numba is installed, without which the rows are not to be cut quickly.
     - `max_entries`: values held at once during the walk.
 
     **Raises:** `Refusal`, for anything that could give a score of something other than what was meant.
@@ -120,6 +124,7 @@ def read_screen(
         require_control=require_control,
     )
     matrix = BlockMatrix(opened.source, columns, len(genes), nan_to_zero=nan == "zero")
+    matrix.keep = keep and check and worth_compiling(matrix.shape)
     screen = Screen(
         opened.name,
         matrix,

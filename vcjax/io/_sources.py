@@ -9,6 +9,7 @@ import scipy.sparse
 
 from ._errors import Refusal
 from ._group import first_line
+from ._held import row_ranges
 from ._matrix import dense_block, n_rows, Source, widen
 
 
@@ -17,20 +18,18 @@ class CsrSource(Source):
 
     def __init__(self, name: str, shape: tuple[int, int], dtype: np.dtype, parts: Callable[[], Any]):
         self.name, self.shape, self.dtype, self._parts = name, shape, dtype, parts
+        with parts() as (data, _, _):
+            self.entries = int(data.shape[0])
 
     def blocks(self, max_entries: int) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
         with self._parts() as (data, indices, indptr):
             indptr = checked_indptr(self.name, read(self.name, indptr), self.shape[0], data.shape[0], indices.shape[0])
-            start = 0
-            while start < self.shape[0]:
-                stop = int(np.searchsorted(indptr, indptr[start] + max_entries, side="right")) - 1
-                stop = min(max(stop, start + 1), self.shape[0])
+            for start, stop in row_ranges(indptr, max_entries):
                 low, high = int(indptr[start]), int(indptr[stop])
                 columns = checked_indices(self.name, read(self.name, indices, low, high), self.shape[1])
                 values = _widened(self.name, read(self.name, data, low, high))
                 rows = (indptr[start : stop + 1] - low).astype(np.int32 if high - low < 2**31 else np.int64)
                 yield start, scipy.sparse.csr_matrix((values, columns, rows), shape=(stop - start, self.shape[1]))
-                start = stop
 
 
 class ColumnSource(Source):

@@ -105,10 +105,14 @@ class ValueCheck:
         same = totals == self._first_totals[codes]
         self._differing[codes[~same]] = True
         alike = np.flatnonzero(same & ~self._differing[codes])
+        if not len(alike):
+            return
         self._sketch[rows.start + alike] = block[alike] @ self._weights
 
     def _whole_numbers(self, start: int, block: scipy.sparse.csr_matrix) -> None:
         rows, data = slice(start, start + n_rows(block)), block.data
+        if np.array_equal(data, np.rint(data)):
+            return
         off = np.abs(data - np.rint(data)) > TOLERANCE
         if not off.any():
             return
