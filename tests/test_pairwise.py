@@ -145,7 +145,7 @@ def test_effects_made_in_blocks_equal_effects_made_at_once(name, monkeypatch):
 
 @each
 def test_neither_a_score_nor_its_gradient_makes_the_effects_whole(name):
-    perts, genes = 256, 40_000
+    perts, genes = 256, 80_000
     matrix = jnp.zeros((perts, genes))
     real = vcjax.Profiles(matrix, matrix[0], targets=jnp.arange(perts))
     row = vcjax.metrics.CATALOGUE[{"cityblock": "pds_l1", "euclidean": "pds_l2", "cosine": "pds_cosine"}[name]]

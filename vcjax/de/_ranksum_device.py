@@ -56,10 +56,12 @@ def _block(sides, first, last, size, sums):
     start = 0
     for side in sides:
         part = side.columns(first, last, sums)
-        stop = start + part.nnz
-        bits[start:stop] = part.data.view(uint)
-        gene[start:stop] = part.indices
-        group[start:stop] = np.repeat(side.labels, np.diff(part.indptr))
+        # On the host a sort compares, and is quicker where the genes are in order; on an accelerator it does not.
+        entries = (part.tocsc() if jax.default_backend() == "cpu" else part).tocoo(copy=False)
+        stop = start + entries.nnz
+        bits[start:stop] = entries.data.view(uint)
+        gene[start:stop] = entries.col
+        group[start:stop] = side.labels[entries.row]
         start = stop
     return bits, gene, group
 
