@@ -120,7 +120,8 @@ def test_vmap_equals_loop(name):
 @pytest.mark.slow
 @each
 def test_effects_made_in_blocks_equal_effects_made_at_once(name, monkeypatch):
-    monkeypatch.setattr(_pairwise, "_BLOCK_ELEMENTS", 20 * 16)  # several blocks, the last one shorter
+    for elements in ("_L1_ELEMENTS", "_PRODUCT_ELEMENTS"):
+        monkeypatch.setattr(_pairwise, elements, 20 * 16)  # several blocks, the last one shorter
     a, b = (jnp.asarray(side) for side in sides(7, 20, 53))
     control = jnp.asarray(np.random.default_rng(1).normal(size=53))
     profile = b + control[None, :]

@@ -14,7 +14,9 @@ from ._stats import absolute, is_rounding, safe_divide, safe_sqrt
 
 
 _L1_GENES, _L1_COLUMNS, _L1_ROWS = 16, 128, 8  # block sizes that keep a step of the scan in the innermost caches
-_BLOCK_ELEMENTS = 6 * 2**18  # of one block of genes: more make faster products, fewer take less memory
+# Elements of one block of genes. The derivative of L1 walks along a block again and again, which has to stay near; a
+# matrix product is the faster, the larger its blocks are.
+_L1_ELEMENTS, _PRODUCT_ELEMENTS = 3 * 2**18, 6 * 2**18
 
 
 class Effects(eqx.Module):
@@ -103,7 +105,7 @@ class L1(AbstractDistance):
         rows, columns = a.shape[0], b.shape[0]
         width = min(_L1_COLUMNS, 8 * -(-columns // 8))
         tiles = jnp.zeros((-(-columns // width), rows, width), a.profile.dtype)
-        tiles = _sum_blocks(_add_l1, tiles, a, b, multiple=_L1_GENES)
+        tiles = _sum_blocks(_add_l1, tiles, a, b, _L1_ELEMENTS, multiple=_L1_GENES)
         return _untile(tiles, columns)
 
     def excluding(self, distances, a, b, gene):
@@ -177,13 +179,14 @@ def _gram(a, b, centred):
         return products + both, x_square + jnp.sum(x * x, axis=1), y_square + jnp.sum(y * y, axis=1)
 
     zeros = ft.partial(jnp.zeros, dtype=a.profile.dtype)
-    return _sum_blocks(add, (zeros((a.shape[0], b.shape[0])), zeros(a.shape[0]), zeros(b.shape[0])), a, b)
+    totals = zeros((a.shape[0], b.shape[0])), zeros(a.shape[0]), zeros(b.shape[0])
+    return _sum_blocks(add, totals, a, b, _PRODUCT_ELEMENTS)
 
 
-def _sum_blocks(add, total, a, b, multiple=1):
+def _sum_blocks(add, total, a, b, elements, multiple=1):
     """`add(total, x, y)` over blocks of genes of both sides, which the derivative makes again unless it is only one."""
     genes = a.shape[1]
-    block = max(1, _BLOCK_ELEMENTS // max(a.shape[0], b.shape[0], 1) // multiple) * multiple
+    block = max(1, elements // max(a.shape[0], b.shape[0], 1) // multiple) * multiple
     if genes <= block:
         return add(total, a.whole(), b.whole())
     again = jax.checkpoint(
@@ -242,7 +245,9 @@ def _signed_sums(a, b, weights):
         rows = lax.dynamic_slice_in_dim(b, start, size, axis=0)
         columns = lax.dynamic_slice_in_dim(weights, start, size, axis=1)
         for k in range(size):
-            total = total + columns[:, k][:, None] * jnp.sign(a - rows[k][None, :])
+            weight, row = columns[:, k][:, None], rows[k][None, :]
+            # `weight * jnp.sign(a - row)` takes four times as long in float64: XLA makes no vectors of it.
+            total = total + jnp.where(a > row, weight, jnp.where(a < row, -weight, 0))
         return total
 
     return _scan_blocks(add, jnp.zeros_like(a), b.shape[0], _L1_ROWS)
