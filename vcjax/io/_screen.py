@@ -107,7 +107,7 @@ def read_screen(
     - `check=False` skips the walk over the values, for screens that have been checked before; `input_type` must then be
         declared, and `totals`, `depth` and `fingerprint` stay empty.
     - `keep`: the walk leaves a large screen in memory, in four bytes a stored count, so that later walks need not read
-        it again; where numba is installed, without which the rows are not to be cut quickly.
+        it again, until an evaluation has tested its cells; only where numba is installed, which cuts such rows quickly.
     - `max_entries`: values held at once during the walk.
 
     **Raises:** `Refusal`, for anything that could give a score of something other than what was meant.
