@@ -284,18 +284,32 @@ def test_sort_is_stable(bits, size, kind):
     assert np.array_equal(g, order)
 
 
-@needs_numba
-def test_ranges_of_genes_make_one_table(monkeypatch):
-    """Blocks of a few genes give what one block gives."""
-    from vcjax.de import _ranksum_host
+SMALL = {
+    "numba": {"_ITEMS": 100, "_MOST_ITEMS": 100, "_RANGE": 300, "_GENES": 2},
+    "jax": {"_HOST_ITEMS": 100, "_DEVICE_ITEMS": 100, "_FEWEST_ITEMS": 1, "_RANGE": 500},
+}
+
+
+@pytest.mark.parametrize("engine", [NUMBA, "jax"])
+def test_ranges_of_genes_make_one_table(monkeypatch, engine):
+    """Ranges and blocks of a few genes give what one block gives, sums included."""
+    from vcjax.de import _ranksum_device, _ranksum_host
 
     dense, codes = screen()
-    values = scipy.sparse.csr_matrix(dense)
-    expected, _ = integers("numba", values, codes)
-    for name, value in {"_ITEMS": 100, "_MOST_ITEMS": 100, "_RANGE": 300, "_GENES": 2}.items():
-        monkeypatch.setattr(_ranksum_host, name, value)
-    found, _ = integers("numba", values, codes)
-    assert np.array_equal(found, expected)
+    sides, cells = sides_of(scipy.sparse.csr_matrix(dense), codes, GROUPS, None)
+    sides = [side._replace(sums="log") for side in sides]
+    expected = rank_sums_of(sides, cells, engine="numpy")
+    module = _ranksum_device if engine == "jax" else _ranksum_host
+    for name, value in SMALL[engine].items():
+        monkeypatch.setattr(module, name, value)
+    puts = []
+    ENGINES[engine](sides, GROUPS, lambda first, tallies, sums: puts.append((first, len(tallies))), 2)
+    assert len(puts) > 3
+    assert sum(genes for _, genes in puts) == GENES
+    found = rank_sums_of(sides, cells, engine=engine, threads=2)
+    np.testing.assert_array_equal(found.u, expected.u)
+    np.testing.assert_array_equal(found.variance, expected.variance)
+    np.testing.assert_allclose(np.asarray(found.sums), np.asarray(expected.sums), rtol=1e-14)
 
 
 def test_blocks_cover_all_genes_once():

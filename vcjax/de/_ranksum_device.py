@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int, UInt
+from jaxtyping import Array, Bool, UInt
 
 from ._ranksum_cells import blocks, items_per_gene, Side
 from ._ranksum_host import in_threads, Put
 
 
-_HOST_ITEMS, _DEVICE_ITEMS = 2**21, 2**26  # of one sort; the program holds about 100 bytes an item
+_HOST_ITEMS, _DEVICE_ITEMS = 2**18, 2**26  # of one sort; the program holds about 100 bytes an item
+_RANGE = 2**21  # items of a range of genes, at least
 _FEWEST_ITEMS = 2**12
-_TALLIES = 2**22  # genes times groups of a block
+_TALLIES = 2**22  # genes times groups of a range, at most
+_WIDE = 4  # genes of a block, at most, to those of an average one
 _VALUE_BITS = 32
-_PADDING = np.iinfo(np.int64).max
+_PADDING = np.uint64(2**64 - 1)
 
 
 def device_tallies(sides: list[Side], groups: int, put: Put, threads: int | None) -> None:
@@ -30,17 +32,21 @@ def device_tallies(sides: list[Side], groups: int, put: Put, threads: int | None
     most = _HOST_ITEMS if jax.default_backend() == "cpu" else _DEVICE_ITEMS
     total, longest = int(items.sum()), int(items.max(initial=0))
     size = max(_round_up(total // (total // most + 1) + longest), _FEWEST_ITEMS)
-    genes = min(2 ** (63 - _VALUE_BITS - group_bits) - 1, max(1, _TALLIES // (groups + 1)), _round_up(len(items)))
+    most_genes = max(1, _TALLIES // (groups + 1))
+    genes = _round_up(min(len(items), _WIDE * len(items) * size // max(total, 1) + 1))
+    genes = min(genes, most_genes, 2 ** (64 - _VALUE_BITS - group_bits) - 1)
 
     def job(first, last):
         sums = np.zeros((groups + 1, last - first))
-        bits, gene, group = _block(sides, first, last, size, sums)
-        # The setting belongs to a thread, and a program that sorts int64 needs it.
-        with jax.enable_x64(True):
-            out = _tallies(bits, gene, group, genes=genes, groups=groups + 1, group_bits=group_bits)
-            put(first, np.asarray(out)[: last - first], sums)
+        parts = [(side.columns(first, last, sums).tocsc(), side.labels) for side in sides]
+        for a, b in blocks(items[first:last], size, genes):
+            bits, gene, group = _block(parts, a, b, size)
+            # The setting belongs to a thread, and a program that sorts integers of 64 bits needs it.
+            with jax.enable_x64(True):
+                out = _tallies(bits, gene, group, genes=genes, groups=groups + 1, group_bits=group_bits)
+                put(first + a, np.asarray(out)[: b - a], sums[:, a:b])
 
-    in_threads(job, blocks(items, size, genes), threads)
+    in_threads(job, blocks(items, max(size, _RANGE), most_genes), threads)
 
 
 def _round_up(n):
@@ -49,19 +55,17 @@ def _round_up(n):
     return -(-n // unit) * unit
 
 
-def _block(sides, first, last, size, sums):
-    """The bits, gene and group of every stored entry of the block, padded to `size` with group -1."""
-    uint = np.uint32 if sides[0].matrix.dtype == np.float32 else np.uint64
+def _block(parts, first, last, size):
+    """The bits, gene and group of every stored entry of these genes, padded to `size` with group -1."""
+    uint = np.uint32 if parts[0][0].dtype == np.float32 else np.uint64
     bits, gene, group = np.zeros(size, uint), np.zeros(size, np.int32), np.full(size, -1, np.int32)
     start = 0
-    for side in sides:
-        part = side.columns(first, last, sums)
-        # On the host a sort compares, and is quicker where the genes are in order; on an accelerator it does not.
-        entries = (part.tocsc() if jax.default_backend() == "cpu" else part).tocoo(copy=False)
-        stop = start + entries.nnz
-        bits[start:stop] = entries.data.view(uint)
-        gene[start:stop] = entries.col
-        group[start:stop] = side.labels[entries.row]
+    for matrix, labels in parts:
+        low, high = matrix.indptr[first], matrix.indptr[last]
+        stop = start + high - low
+        bits[start:stop] = matrix.data[low:high].view(uint)
+        gene[start:stop] = np.repeat(np.arange(last - first), np.diff(matrix.indptr[first : last + 1]))
+        group[start:stop] = labels[matrix.indices[low:high]]
         start = stop
     return bits, gene, group
 
@@ -69,7 +73,7 @@ def _block(sides, first, last, size, sums):
 @ft.partial(jax.jit, static_argnames=("genes", "groups", "group_bits"))
 def _tallies(bits, gene, group, *, genes, groups, group_bits):
     value, nonzero, first_positive = _ordered(bits)
-    key = (gene.astype(jnp.int64) << (_VALUE_BITS + group_bits)) | (value << group_bits) | group.astype(jnp.int64)
+    key = (gene.astype(jnp.uint64) << (_VALUE_BITS + group_bits)) | (value << group_bits) | group.astype(jnp.uint64)
     # One axis of keys and nothing to carry along: the form of a sort that accelerators do by radix.
     key = lax.sort(jnp.where(nonzero & (group >= 0), key, _PADDING), is_stable=False)
     padding = key == _PADDING
@@ -78,15 +82,16 @@ def _tallies(bits, gene, group, *, genes, groups, group_bits):
     value = (key >> group_bits) & (2**_VALUE_BITS - 1)
     place = gene * groups + group
     total = lambda terms: jax.ops.segment_sum(terms, place, (genes + 1) * groups).reshape(-1, groups)[:genes]
-    items = total(jnp.ones_like(place))
-    # Reference items of the genes before.
-    base = jnp.cumsum(items[:, 0], dtype=jnp.int32) - items[:, 0]
-    twice, ties = _terms(key, group, group_bits, base[jnp.minimum(gene, genes - 1)])
-    negative = total((value < first_positive).astype(jnp.int32))
-    return jnp.stack([total(twice), total(ties), items.astype(jnp.int64), negative.astype(jnp.int64)], axis=-1)
+    twice, ties = _terms(key, group, group_bits)
+    count = lambda among: total(among.astype(jnp.int32)).astype(jnp.int64)
+    items, negative = count(jnp.ones_like(padding)), count(value < first_positive)
+    # Reference items of the genes before were counted along.
+    before = jnp.cumsum(items[:, :1], axis=0) - items[:, :1]
+    twice = total(twice) - 2 * before * items.at[:, 0].set(0)
+    return jnp.stack([twice, total(ties), items, negative], axis=-1)
 
 
-def _ordered(bits: UInt[Array, " n"]) -> tuple[Int[Array, " n"], Bool[Array, " n"], Int[Array, ""]]:
+def _ordered(bits: UInt[Array, " n"]) -> tuple[UInt[Array, " n"], Bool[Array, " n"], UInt[Array, ""]]:
     """Integers below 2^32 in the order of the values, which values are not zero, and the least integer of a positive
     one.
     """
@@ -94,22 +99,23 @@ def _ordered(bits: UInt[Array, " n"]) -> tuple[Int[Array, " n"], Bool[Array, " n
     ordered = jnp.where(bits >= sign, ~bits, bits | sign)
     nonzero = (bits & ~sign) != 0
     if bits.dtype == jnp.uint32:
-        return ordered.astype(jnp.int64), nonzero, sign.astype(jnp.int64)
+        return ordered.astype(jnp.uint64), nonzero, sign.astype(jnp.uint64)
     among = lax.sort(ordered, is_stable=False)
-    rank = lambda x: jnp.searchsorted(among, x).astype(jnp.int64)
+    rank = lambda x: jnp.searchsorted(among, x).astype(jnp.uint64)
     return rank(ordered), nonzero, rank(sign)
 
 
-def _terms(key, group, group_bits, base):
-    """What each sorted item adds to the first two integers of its gene and group."""
+def _terms(key, group, group_bits):
+    """What each sorted item adds to the first two integers of its gene and group, reference items of the genes before
+    counted along.
+    """
     reference = (group == 0).astype(jnp.int32)
     until = jnp.cumsum(reference, dtype=jnp.int32)
     before = until - reference
     # Both increase along the items, so that the greatest one so far is the one where the run began.
-    below = lax.cummax(jnp.where(_starts(key >> group_bits), before, 0)) - base
+    below = lax.cummax(jnp.where(_starts(key >> group_bits), before, 0))
     place = jnp.arange(key.shape[0], dtype=jnp.int32)
     run = place - lax.cummax(jnp.where(_starts(key), place, 0)) + 1
-    until = until - base
     block = (jnp.where(reference == 1, 0, until - below) + run).astype(jnp.int64)
     return jnp.where(reference == 1, 0, below + until).astype(jnp.int64), 3 * block * (block - 1)
 
