@@ -50,13 +50,21 @@ def numba_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
     items_of = _items_that_take_part(sides, loops, threads)
     labels_dtype = np.result_type(*(side.groups for side in sides))
     most_items = min(max(_ITEMS, _PER_CELL * sum(len(side.rows) for side in sides)), _MOST_ITEMS)
+    longest = min(max(most_items, int(items_of.max(initial=0))), int(items_of.sum()))
+    spare: list[tuple[np.ndarray, np.ndarray]] = []
 
     def job(first, last):
         walks = [_walk(side, first, dtype, labels_dtype, loops) for side in sides]
+        try:
+            buffers = spare.pop()
+        except IndexError:
+            # For all blocks, and so large that numpy asks for huge pages: without them, writing to many genes waits for
+            # addresses.
+            buffers = np.empty(longest, dtype), np.empty(longest, labels_dtype)
         for a, b in blocks(items_of[first:last], most_items, _most_genes(groups)):
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(items_of[first + a : first + b])])
             starts, ends = offsets[:-1], offsets[:-1].copy()
-            items, labels = np.empty(offsets[-1], dtype), np.empty(offsets[-1], labels_dtype)
+            items, labels = (buffer[: offsets[-1]] for buffer in buffers)
             for walk in walks:
                 walk(first + a, first + b, ends, items, labels)
             sums = np.zeros((groups + 1, b - a))
@@ -64,6 +72,7 @@ def numba_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
             out = np.zeros((b - a, groups + 1, 4), np.int64)
             loops.tally(starts, ends, items.view(uint), labels, sign, out)
             put(first + a, out, sums)
+        spare.append(buffers)
 
     # A range of genes is walked in order, so that every row is searched for its start once.
     ranges = _RANGES * (cores() if threads is None else threads)
@@ -87,12 +96,14 @@ def _items_that_take_part(sides, loops, threads):
     if any(isinstance(side.matrix, np.ndarray) for side in sides):
         return items_per_gene(sides)
     parts: list[np.ndarray] = []
+    in_order = [np.sort(side.rows) for side in sides]
 
     def job(first, last):
-        for side in sides:
-            rows = np.sort(side.rows)[len(side.rows) * first // _PARTS : len(side.rows) * last // _PARTS]
-            parts.append(np.zeros(side.matrix.shape[1], np.int64))
-            loops.count_stored(side.matrix.indptr, side.matrix.indices, rows, parts[-1])
+        for side, rows in zip(sides, in_order, strict=True):
+            some = rows[len(rows) * first // _PARTS : len(rows) * last // _PARTS]
+            counts = np.zeros(side.matrix.shape[1], np.int64)
+            loops.count_stored(side.matrix.indptr, side.matrix.indices, some, counts)
+            parts.append(counts)
 
     in_threads(job, [(i, i + 1) for i in range(_PARTS)], threads)
     return np.sum(parts, axis=0)

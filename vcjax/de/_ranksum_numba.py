@@ -86,8 +86,14 @@ def gather_dense(values, rows, divisors, groups, first, last, ends, items, label
 def add_items(starts, ends, labels, sums, items):
     """Adds the items of each gene to `sums`, (groups, genes)."""
     for c in range(starts.size):
-        for i in range(starts[c], ends[c]):
-            sums[labels[i], c] += np.float64(items[i])
+        i = starts[c]
+        while i < ends[c]:
+            label = labels[i]
+            total = sums[label, c]
+            while i < ends[c] and labels[i] == label:
+                total += np.float64(items[i])
+                i += 1
+            sums[label, c] = total
 
 
 @compiled
@@ -154,8 +160,7 @@ def _sorted(keys, labels, other_keys, other_labels, counts):
     least, greatest, differing = keys[0], keys[0], keys[0] ^ keys[0]
     for i in range(size):
         least, greatest = min(least, keys[i]), max(greatest, keys[i])
-    for i in range(size):
-        differing |= keys[i] - least
+        differing |= keys[i] ^ keys[0]
     if differing == 0:
         return keys, labels
     high, lowest, leading = 0, 0, _SPARE
@@ -192,24 +197,20 @@ def tally(starts, ends, keys, labels, sign, out):
         for i in range(size):
             k[i] = _ordered(k[i], sign, everything)
         k, g = _sorted(k, g, other_keys[:size], other_labels[:size], counts)
-        until = below = run = reference_ties = 0
-        previous, last_group = keys.dtype.type(0), -1
-        for i in range(size):
+        until = below = run = np.int64(0)
+        previous, last_group = keys.dtype.type(0), np.int64(-1)
+        for i in range(size):  # without a branch: groups come in no order, so that a processor guesses wrong
             key, group = k[i], np.int64(g[i])
-            if key != previous:
-                below, previous, last_group = until, key, -1
-            if group != last_group:
-                run, last_group = 0, group
-            run += 1
-            if group == 0:
-                until += 1
-                reference_ties += 3 * run * (run - 1)
-            else:
-                block = until - below + run
-                out[c, group, 0] += below + until
-                out[c, group, 1] += 3 * block * (block - 1)
-                out[c, group, 2] += 1
-        out[c, 0, 1], out[c, 0, 2] = reference_ties, until
+            fresh = key != previous
+            below = until if fresh else below
+            run = 1 if fresh | (group != last_group) else run + 1
+            previous, last_group = key, group
+            until += np.int64(group == 0)
+            block = run + (0 if group == 0 else until - below)
+            out[c, group, 0] += below + until
+            out[c, group, 1] += 3 * block * (block - 1)
+            out[c, group, 2] += 1
+        out[c, 0, 0] = 0
         for i in range(size):
             if k[i] >= sign:
                 break
