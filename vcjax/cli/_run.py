@@ -94,8 +94,7 @@ def _reading_meanwhile(args: argparse.Namespace) -> Meanwhile:
 def _keeps_cells(args: argparse.Namespace) -> bool:
     from ..evaluation._profiles import keeps_cells
 
-    chosen = args.metrics is not None or args.de_pred is not None or args.de_real is not None
-    return not chosen and keeps_cells(args.preset, args.profile)
+    return keeps_cells(args.preset, args.profile, args.metrics, args.de_pred, args.de_real)
 
 
 def _load_engine(args: argparse.Namespace) -> None:

@@ -9,13 +9,13 @@ from jax import lax
 from jaxtyping import Array, Bool, UInt
 
 from ._ranksum_cells import blocks, items_per_gene, Side
-from ._ranksum_host import in_threads, Put
+from ._ranksum_host import cores, in_threads, Put
 
 
 _HOST_ITEMS, _DEVICE_ITEMS = 2**18, 2**26  # of one sort; the program holds about 100 bytes an item
-_RANGE = 2**21  # items of a range of genes, at least
+_RANGE = 2**21  # items of the blocks that are cut out of the cells together
 _FEWEST_ITEMS = 2**12
-_TALLIES = 2**22  # genes times groups of a range, at most
+_TALLIES = 2**22  # genes times groups of a block
 _WIDE = 4  # genes of a block, at most, to those of an average one
 _VALUE_BITS = 32
 _PADDING = np.uint64(2**64 - 1)
@@ -32,21 +32,25 @@ def device_tallies(sides: list[Side], groups: int, put: Put, threads: int | None
     most = _HOST_ITEMS if jax.default_backend() == "cpu" else _DEVICE_ITEMS
     total, longest = int(items.sum()), int(items.max(initial=0))
     size = max(_round_up(total // (total // most + 1) + longest), _FEWEST_ITEMS)
-    most_genes = max(1, _TALLIES // (groups + 1))
     genes = _round_up(min(len(items), _WIDE * len(items) * size // max(total, 1) + 1))
-    genes = min(genes, most_genes, 2 ** (64 - _VALUE_BITS - group_bits) - 1)
+    genes = min(genes, max(1, _TALLIES // (groups + 1)), 2 ** (64 - _VALUE_BITS - group_bits) - 1)
 
-    def job(first, last):
+    ranges = list(blocks(items, size, genes))
+    together = max(1, min(_RANGE // size, -(-len(ranges) // (cores() if threads is None else threads))))
+
+    def job(start, stop):
+        first, last = ranges[start][0], ranges[stop - 1][1]
         sums = np.zeros((groups + 1, last - first))
         parts = [(side.columns(first, last, sums).tocsc(), side.labels) for side in sides]
-        for a, b in blocks(items[first:last], size, genes):
-            bits, gene, group = _block(parts, a, b, size)
+        for a, b in ranges[start:stop]:
+            bits, gene, group = _block(parts, a - first, b - first, size)
             # The setting belongs to a thread, and a program that sorts integers of 64 bits needs it.
             with jax.enable_x64(True):
                 out = _tallies(bits, gene, group, genes=genes, groups=groups + 1, group_bits=group_bits)
-                put(first + a, np.asarray(out)[: b - a], sums[:, a:b])
+                put(a, np.asarray(out)[: b - a], sums[:, a - first : b - first])
 
-    in_threads(job, blocks(items, max(size, _RANGE), most_genes), threads)
+    starts = range(0, len(ranges), together)
+    in_threads(job, [(start, min(start + together, len(ranges))) for start in starts], threads)
 
 
 def _round_up(n):
@@ -110,15 +114,22 @@ def _terms(key, group, group_bits):
     counted along.
     """
     reference = (group == 0).astype(jnp.int32)
-    until = jnp.cumsum(reference, dtype=jnp.int32)
+    until = _running(jnp.add, lax.cumsum, reference)
     before = until - reference
     # Both increase along the items, so that the greatest one so far is the one where the run began.
-    below = lax.cummax(jnp.where(_starts(key >> group_bits), before, 0))
+    below = _running(jnp.maximum, lax.cummax, jnp.where(_starts(key >> group_bits), before, 0))
     place = jnp.arange(key.shape[0], dtype=jnp.int32)
-    run = place - lax.cummax(jnp.where(_starts(key), place, 0)) + 1
+    run = place - _running(jnp.maximum, lax.cummax, jnp.where(_starts(key), place, 0)) + 1
     block = (jnp.where(reference == 1, 0, until - below) + run).astype(jnp.int64)
     return jnp.where(reference == 1, 0, below + until).astype(jnp.int64), 3 * block * (block - 1)
 
 
 def _starts(x):
     return jnp.concatenate([jnp.ones(1, bool), x[1:] != x[:-1]])
+
+
+def _running(add, running, x):
+    """`running(x)`. On the host a tree of `add` is quicker, if what it adds up is made once and not in every branch."""
+    if jax.default_backend() != "cpu":
+        return running(x)
+    return lax.associative_scan(add, lax.optimization_barrier(x))

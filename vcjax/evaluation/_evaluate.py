@@ -189,7 +189,7 @@ def prepare(
     files |= {"pred": de_pred} if de_pred is not None else {}
     files |= {"real": de_real} if de_real is not None else {}
     if read is None:
-        keep = metrics is None and not files and keeps_cells(selection.preset.name, profile)
+        keep = keeps_cells(selection.preset.name, profile, metrics, de_pred, de_real)
         read = functools.partial(read_sides, pred, real, reading, max_memory=max_memory, keep=keep)
     platform = find_device(device)  # before the cells are waited for: JAX takes a moment to start
     sides = read()

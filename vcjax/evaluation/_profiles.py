@@ -103,11 +103,13 @@ _TESTED = frozenset((*_V2_DE, *_V1_DE, *_RESPONSE))
 _HELD_OTHERWISE = frozenset(_V1_CELLS)  # what energy distances hold beside the cells leaves no room for more
 
 
-def keeps_cells(preset: str, profile: str | None) -> bool:
+def keeps_cells(preset: str, profile: str | None, *others: object) -> bool:
     """Whether a run tests all cells of both sides at once, so that they may as well be kept when they are first read.
 
-    A hint that costs memory and saves time, and changes no number: `False` for what is not known.
+    A hint that costs memory and saves time, and changes no number: `False` for what is not known, and where one of the
+    `others` is not `None`: metrics chosen by name, and tables that come as files.
     """
     preset = ALIASES.get(preset, preset)
     members = PROFILES.get(preset, {}).get(profile or DEFAULTS.get(preset, ""), ())
-    return not _TESTED.isdisjoint(members) and _HELD_OTHERWISE.isdisjoint(members)
+    named = any(other is not None for other in others)
+    return not named and not _TESTED.isdisjoint(members) and _HELD_OTHERWISE.isdisjoint(members)

@@ -111,9 +111,10 @@ class ValueCheck:
 
     def _whole_numbers(self, start: int, block: scipy.sparse.csr_matrix) -> None:
         rows, data = slice(start, start + n_rows(block)), block.data
-        if np.array_equal(data, np.rint(data)):
+        whole = np.rint(data)
+        if np.array_equal(data, whole):
             return
-        off = np.abs(data - np.rint(data)) > TOLERANCE
+        off = np.abs(data - whole) > TOLERANCE
         if not off.any():
             return
         self._record("fractional", start, block, off)
