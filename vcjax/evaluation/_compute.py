@@ -42,17 +42,30 @@ def compute(
 ) -> dict[str, Outcome]:
     """The values of every metric; one that fails gives an error in its place and leaves the others alone.
 
-    `weights` are for the metrics that need them. All metrics share one program, which is compiled once per set of
-    metrics and shapes. Only if that fails is each metric run by itself, to find which.
+    `weights` are for the metrics that need them. The metrics that read tables of differential expression share one
+    program, and the others another, each compiled once per set of metrics and shapes; they have little in common, and
+    one program of all takes more memory to compile.
     """
+    outcomes: dict[str, Outcome] = {}
+    for needs_de in (False, True):
+        outcomes |= _compute(
+            {name: metric for name, metric in metrics.items() if metric.needs_de == needs_de}, pred, real, weights
+        )
+    return {name: outcomes[name] for name in metrics}
+
+
+def _compute(metrics, pred, real, weights):
+    """The same in one program. Only if that fails is each metric run by itself, to find which."""
+    if not metrics:
+        return {}
     try:
-        return _fetch(_group(dict(metrics), pred, real, weights))
+        return _fetch(_group(metrics, pred, real, weights))
     except Exception as failure:
         if len(metrics) == 1:
             return {name: _failed(metric, len(real.mean), failure) for name, metric in metrics.items()}
     outcomes = {}
     for name, metric in metrics.items():
-        outcomes.update(compute({name: metric}, pred, real, weights))
+        outcomes |= _compute({name: metric}, pred, real, weights)
     return outcomes
 
 
