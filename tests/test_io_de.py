@@ -392,6 +392,14 @@ class TestFiles:
         with pytest.raises(ValueError, match="no table"):
             write_de_table(dataclasses.replace(summary, de=None), tmp_path / "none.csv")
 
+    def test_a_table_that_cannot_be_written_leaves_the_old_one(self, summary, tmp_path):
+        path = tmp_path / "de.csv"
+        path.write_text("before\n")
+        short = dataclasses.replace(summary, genes=summary.genes[:3])
+        with pytest.raises(IndexError):
+            write_de_table(short, path)
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("de.csv", "before\n")]
+
     def read(self, tmp_path, *rows, header="target,feature,log2_fold_change,p_value,fdr", **options):
         path = tmp_path / "given.csv"
         path.write_text("\n".join([header, *rows]) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import replacing
 from ._de_settings import DESettings
 from ._de_table import HostTable
 from ._de_test import rounded_logs
@@ -192,7 +193,8 @@ def _strangers(path, what: str, names: np.ndarray, known: Sequence[str], option:
 def write_de_table(summary: Summary, path: str | os.PathLike, *, pseudocount: float = 0.0) -> None:
     """The table of a summary as pdex writes it: the tested genes of each perturbation, in the order of the genes.
 
-    Means and the statistic are left out where the table does not hold them.
+    Means and the statistic are left out where the table does not hold them. A file that is there is replaced when the
+    new one is whole.
 
     **Raises:** `ValueError` if the summary has no table.
     """
@@ -200,7 +202,7 @@ def write_de_table(summary: Summary, path: str | os.PathLike, *, pseudocount: fl
     if table is None:
         raise ValueError("The summary has no table of differential expression: summarise with `de=`.")
     details = table.mean is not None and table.control_mean is not None and table.statistic is not None
-    with open(path, "w", newline="") as file:
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         means, extra = ("target_mean", "ref_mean", "target_membership", "ref_membership"), ("percent_change",)
         writer.writerow(

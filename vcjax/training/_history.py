@@ -6,6 +6,8 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
+from .._files import replacing
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,5 +46,6 @@ class History:
         return pd.DataFrame(getattr(self, of))
 
     def write_csv(self, path: str | pathlib.Path, *, of: str = "evaluations") -> None:
-        """Writes either table."""
-        self.to_pandas(of=of).to_csv(path, index=False)
+        """Writes either table; a file that is there is replaced when the new one is whole."""
+        with replacing(path) as partial:
+            self.to_pandas(of=of).to_csv(partial, index=False)
