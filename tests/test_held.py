@@ -12,6 +12,7 @@ from screens import dense, screen_of
 from vcjax.io import read_screen
 from vcjax.io._held import GrowingRows, NarrowRows
 from vcjax.io._matrix import BlockMatrix
+from vcjax.io._pseudobulk import compiled_loops
 from vcjax.io._sources import CsrSource
 
 
@@ -163,4 +164,8 @@ def test_only_a_checked_and_large_screen_is_kept(monkeypatch):
     monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
     assert large().kept is None
     assert large(keep=True, check=False).kept is None
-    assert large(keep=True).kept is not None
+    matrix = large(keep=True)
+    assert matrix.kept is not None
+    # Loops are loaded for the test of what is kept; for sums alone the screen is not large enough.
+    assert compiled_loops(matrix) is not None
+    assert compiled_loops(large()) is None

@@ -15,6 +15,7 @@ from screens import refused, screen_of
 import vcjax.io._noise
 from vcjax._pseudobulk import analytic_noise, bulk_lognorm, bulk_sums, jackknife_noise, log_normalise, pseudobulk
 from vcjax.io import load_summary, read_screen, Refusal, summarise, Summary
+from vcjax.io._pseudobulk import compiled_loops
 
 
 V1 = ("mse", "mae", "mse_delta", "mae_delta")
@@ -129,7 +130,10 @@ def test_compiled_loops_find_what_numpy_finds(dtype, monkeypatch):
     many = read_screen(adata, input_type="counts")
     summary = lambda: summarise(many, space="bulk_lognorm", max_entries=500)
     plain = summary()
-    monkeypatch.setattr("vcjax.io._pseudobulk._MANY", 0)
+    assert compiled_loops(many.matrix) is None
+    for name in ("_MANY", "_MORE"):
+        monkeypatch.setattr(f"vcjax.io._pseudobulk.{name}", 0)
+    assert compiled_loops(many.matrix) is not None
     compiled = summary()
     np.testing.assert_array_equal(compiled.mean, plain.mean)
     np.testing.assert_array_equal(compiled.control, plain.control)

@@ -13,7 +13,7 @@ from ..io import DESettings, differential_expression, HostTable, read_de_table, 
 from ..io._de import Tested
 from ..io._de_cells import gather, GatheredCells
 from ..io._errors import listing
-from ..io._pseudobulk import compiled_loops, Done
+from ..io._pseudobulk import Done, worth_compiling
 from ._sides import at_once, Reading, Sides
 
 
@@ -127,7 +127,7 @@ def _gather_both(
 ) -> dict[Side, GatheredCells]:
     """The cells of both sides, read side by side, if that is quicker and the memory is not needed otherwise."""
     bounded = tables.max_memory is not None or tables.energy
-    if bounded or compiled_loops(pred.matrix) is None or compiled_loops(real.matrix) is None:
+    if bounded or not (worth_compiling(pred.matrix.shape) and worth_compiling(real.matrix.shape)):
         return {}
 
     def read(screen: Screen, name: str, control: bool) -> GatheredCells:

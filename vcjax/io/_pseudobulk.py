@@ -1,6 +1,7 @@
 """Sums over groups of cells, read in blocks of rows: exact to float64 rounding and never dense over cells."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from ._matrix import Matrix, n_rows
 
 Done = Callable[[int], None]
 
-_MANY = 2**24  # cells times genes from which compiled loops are worth the import of numba
+# Cells times genes from which compiled loops are worth the import of numba, some tenths of a second and 90 MB: where the
+# cells will be tested, and where they are only summed.
+_MANY, _MORE = 2**24, 2**28
 _ENTRIES = 65_536  # worked on at a time, so that what is made of them stays in the processor's cache
 
 
@@ -79,13 +82,13 @@ def group_sums(
 
 
 def worth_compiling(shape: tuple[int, int]) -> bool:
-    """Whether numba is installed, and a matrix of this shape is worth its import."""
-    return shape[0] * shape[1] >= _MANY and numba_installed()
+    """Whether numba is installed, and testing a matrix of this shape is worth its import."""
+    return math.prod(shape) >= _MANY and numba_installed()
 
 
 def compiled_loops(matrix: Matrix) -> Any:
-    """The module of compiled loops, or `None` where they are not to be had or not worth it."""
-    if not worth_compiling(matrix.shape):
+    """The module of compiled loops for a walk, or `None` where they are not to be had or not worth it."""
+    if not worth_compiling(matrix.shape) or (matrix.kept is None and math.prod(matrix.shape) < _MORE):
         return None
     from . import _loops
 
