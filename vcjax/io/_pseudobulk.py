@@ -14,8 +14,8 @@ from ._matrix import Matrix, n_rows
 
 Done = Callable[[int], None]
 
-# Cells times genes from which compiled loops are worth the import of numba, some tenths of a second and 90 MB: where the
-# cells will be tested, and where they are only summed.
+# Cells times genes from which compiled loops are worth the import of numba, which takes some tenths of a second and
+# 90 MB: where the cells will be tested, and where they are only summed.
 _MANY, _MORE = 2**24, 2**28
 _ENTRIES = 65_536  # worked on at a time, so that what is made of them stays in the processor's cache
 
