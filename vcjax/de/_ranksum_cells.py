@@ -32,8 +32,10 @@ class Side(NamedTuple):
     divisors: np.ndarray | None = None
     sums: Sums | None = None
 
-    def columns(self, first: int, last: int, sums: np.ndarray) -> scipy.sparse.csr_matrix:
-        """What is ranked of some genes of all cells; what is stored may be zero. Adds to `sums`, (groups, genes)."""
+    def columns(self, first: int, last: int, sums: np.ndarray) -> scipy.sparse.csc_matrix:
+        """What is ranked of some genes of all cells, gene by gene; what is stored may be zero. Adds to `sums`, (groups,
+        genes).
+        """
         part = _cut(self.matrix, first, last)
         lengths, items = np.diff(part.indptr), part.data
         if self.divisors is not None:
@@ -48,7 +50,7 @@ class Side(NamedTuple):
             sums[...] += np.bincount(places, summed, sums.size).reshape(sums.shape)
 
         csr = self.ranked(items, add), part.indices, part.indptr
-        return scipy.sparse.csr_matrix(csr, shape=part.shape, copy=False)
+        return scipy.sparse.csc_matrix(scipy.sparse.csr_matrix(csr, shape=part.shape, copy=False))
 
     def ranked(self, items: np.ndarray, add: Callable[[np.ndarray], None]) -> np.ndarray:
         """What is ranked, from stored values over their divisors and in their place; `add` is given what is summed."""

@@ -41,7 +41,7 @@ def device_tallies(sides: list[Side], groups: int, put: Put, threads: int | None
     def job(start, stop):
         first, last = ranges[start][0], ranges[stop - 1][1]
         sums = np.zeros((groups + 1, last - first))
-        parts = [(side.columns(first, last, sums).tocsc(), side.labels) for side in sides]
+        parts = [(side.columns(first, last, sums), side.labels) for side in sides]
         for a, b in ranges[start:stop]:
             bits, gene, group = _block(parts, a - first, b - first, size)
             # The setting belongs to a thread, and a program that sorts integers of 64 bits needs it.

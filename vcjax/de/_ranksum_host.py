@@ -119,7 +119,7 @@ def numpy_tallies(sides: list[Side], groups: int, put: Put, threads: int | None)
 
     def job(first, last):
         sums = np.zeros((groups + 1, last - first))
-        parts = [(side.columns(first, last, sums).tocsc(), side.labels) for side in sides]
+        parts = [(side.columns(first, last, sums), side.labels) for side in sides]
         out = np.zeros((last - first, groups + 1, 4), np.int64)
         for c, tallies in enumerate(out):
             spans = [(matrix, labels, slice(matrix.indptr[c], matrix.indptr[c + 1])) for matrix, labels in parts]

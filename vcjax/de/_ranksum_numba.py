@@ -84,7 +84,7 @@ def gather_dense(values, rows, divisors, groups, first, last, ends, items, label
 @compiled
 @no_type_check
 def add_items(starts, ends, labels, sums, items):
-    """Adds the items of each gene to `sums`, (groups, genes)."""
+    """Adds the items of each gene to `sums`, (groups, genes); those of a group come together, and so does their sum."""
     for c in range(starts.size):
         i = starts[c]
         while i < ends[c]:
